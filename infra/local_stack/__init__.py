@@ -5,7 +5,7 @@ names.py        the names of its resources on this machine
 wiring.py       what the template wires: frozen dataclasses
 interpreter.py  makes those from the resources (resources/: a module for each part of the system)
 s3.py           the process that plays S3 and SQS (moto), with rules that moto lacks (s3_rules.py, presigned.py)
-provision.py    creates bucket, queues and notifications there
+s3_process.py   starts and stops it, and creates bucket, queues and notifications there
 workers.py      runs functions in separate processes (worker.py runs inside them)
 mappings.py     event source mappings: queue to function, with partial failures
 schedules.py    EventBridge Scheduler's part

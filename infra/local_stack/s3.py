@@ -31,12 +31,19 @@ class QuietHandler(MotoRequestHandler):
 
 def main(port: int) -> None:
     """Serve until standard input closes."""
-    _end_with_parent()
+
+    def end_with_parent() -> None:
+        sys.stdin.buffer.read()
+        os._exit(0)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
     install_real_events()
     _give_etags_at_once()
     _count_messages_when_asked()
-    _look_up_hosts_once()
-    _list_generations_in_order()
+    S3Backend.list_object_versions = _generations  # type: ignore[method-assign,assignment]  # moto, in S3's order
+    # For each request, moto would list the folder of its services to find the service of the host.
+    find = functools.lru_cache(maxsize=100)(DomainDispatcherApplication.get_backend_for_host)
+    DomainDispatcherApplication.get_backend_for_host = find  # type: ignore[method-assign]
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     rules = S3Rules(DomainDispatcherApplication(create_backend_app), {ACCESS_KEY: SECRET_KEY}, _tell)
     server = make_server("127.0.0.1", port, rules, threaded=True, request_handler=QuietHandler)
@@ -47,14 +54,6 @@ def main(port: int) -> None:
 def _tell(what: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(what) + "\n")
     sys.stdout.flush()
-
-
-def _end_with_parent() -> None:
-    def wait() -> None:
-        sys.stdin.buffer.read()
-        os._exit(0)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def _give_etags_at_once() -> None:
@@ -94,22 +93,6 @@ def _count_messages_when_asked() -> None:
     SQSBackend.get_queue_attributes = get_queue_attributes  # type: ignore[method-assign]  # moto, as SQS answers
 
 
-def _look_up_hosts_once() -> None:
-    """Look up the hosts once: for each request, moto lists the folder of its services to find the service."""
-    original = DomainDispatcherApplication.get_backend_for_host
-    # moto's own method, behind a cache.
-    DomainDispatcherApplication.get_backend_for_host = functools.lru_cache(maxsize=100)(original)  # type: ignore[method-assign]
-
-
-def _list_generations_in_order() -> None:
-    """List all generations, in the order of their arrival.
-
-    moto chooses the newest by date, which two of the same millisecond share, leaves out the first entry after a marker,
-    and first copies every object of the bucket.
-    """
-    S3Backend.list_object_versions = _generations  # type: ignore[method-assign,assignment]  # moto, in S3's order
-
-
 def _generations(
     self: Any,
     bucket_name: str,
@@ -119,7 +102,11 @@ def _generations(
     prefix: str = "",
     version_id_marker: str | None = None,
 ) -> tuple[list[Any], list[str], list[Any], str | None, str | None]:
-    """Return generations, common prefixes (none: no delimiter is used here), delete markers, and the next markers."""
+    """Return generations, common prefixes (none: no delimiter is used here), delete markers, and the next markers.
+
+    All generations, in the order of their arrival. moto chooses the newest by date, which two of the same millisecond
+    share, leaves out the first entry after a marker, and first copies every object of the bucket.
+    """
     if delimiter:
         raise NotImplementedError("the local stack lists versions without a delimiter only")
     found: list[Any] = []

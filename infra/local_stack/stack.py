@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from starlette.types import ASGIApp
 from local_stack.api import make_api
 from local_stack.certificates import Certificates, ensure_certificates
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY, local_session
-from local_stack.edge_function import Log, Run, Runner
+from local_stack.edge_function import Log, Runner
 from local_stack.edge_logs import EdgeLogs, Logged
 from local_stack.errors import AlreadyRunning
 from local_stack.front import make_front
@@ -28,8 +29,7 @@ from local_stack.interpreter import read_wiring
 from local_stack.key_values import KeyValues, make_key_values
 from local_stack.mappings import Poller
 from local_stack.observer import Observer
-from local_stack.processes import S3Process
-from local_stack.provision import provision
+from local_stack.s3_process import S3Process, provision
 from local_stack.schedules import Scheduler
 from local_stack.servers import Server, free_port, listen
 from local_stack.state import Stack, remove_stack
@@ -74,9 +74,20 @@ class LocalStack:
         self.s3: Any
 
     def __enter__(self) -> "LocalStack":
+        folder = self._options.state_folder
+        folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as started:
+            # The kernel unlocks the folder when the process dies.
+            lock = started.enter_context((folder / "lock").open("a"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise AlreadyRunning(
+                    f"another local stack runs with the state folder {folder}; stop it, or choose another --state-dir"
+                ) from None
+            remove_stack(folder)
             self._closing = started
-            self._start()
+            self._start(folder)
             self._closing = started.pop_all()
         return self
 
@@ -102,13 +113,8 @@ class LocalStack:
             raise
         return version in json.loads(body)["products"].get(product, {}).get("versions", {})
 
-    def _start(self) -> None:
-        folder = self._options.state_folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self._closing.enter_context(_only_one(folder))
-        remove_stack(folder)
-        logs = _empty(folder / "logs")
-        _log_to(logs / "stack.log")
+    def _start(self, folder: Path) -> None:
+        logs = _new_logs(folder / "logs")
         sockets = listen(self._options.port)  # first, so that a port in use is reported before anything else happens
         for bound in sockets:
             self._closing.callback(bound.close)
@@ -119,13 +125,26 @@ class LocalStack:
         process.watch(observer.changed)
         pool = self._start_functions(sqs, observer, logs, self._options.functions_endpoint or process.endpoint)
         api_sockets = listen(ports.choose("api"))
-        view_store, run = self._start_edge_function(ports, logs / EDGE_LOG)
-        front = make_front(self.wiring.edge, self.wiring.bucket.name, self.s3, run)
-        self._serve(self._logged(front), sockets, certificates)
+        view_store = self._start_edge(ports, logs / EDGE_LOG, sockets, certificates)
         api = make_api(self.wiring.routes, pool.invoke, self.scheduler, observer.failed)
         self._serve(api, api_sockets, certificates)
         base_url, api_url = (f"https://localhost:{s[0].getsockname()[1]}" for s in (sockets, api_sockets))
-        self.stack = self._description(base_url, api_url, certificates.ca_file, process.endpoint, view_store, logs)
+        function = self.wiring.edge.function
+        self.stack = Stack(
+            base_url=base_url,
+            ca_file=str(certificates.ca_file),
+            s3_endpoint=process.endpoint,
+            bucket=self.wiring.bucket.name,
+            region=REGION,
+            pid=os.getpid(),
+            api_url=api_url,
+            access_key_id=ACCESS_KEY,
+            secret_access_key=SECRET_KEY,
+            view_store=view_store,
+            view_store_arn=function.store_arn if function else "",
+            edge_log=str(logs / EDGE_LOG) if function else "",
+            logs_bucket=self.wiring.edge.logs[0] if self.wiring.edge.logs else "",
+        )
         self.scheduler.start()
 
     def _start_s3(self, port: int, edge: str, logs: Path) -> tuple[S3Process, Any]:
@@ -136,49 +155,42 @@ class LocalStack:
         identity = StackIdentity(STACK_NAME, REGION)
         self.wiring = read_wiring(self._options.template, self._options.parameters, identity, process.endpoint, edge)
         process.wait_until_ready()
-        self.s3, sqs = _clients(process.endpoint)
+        aws = local_session(ACCESS_KEY, SECRET_KEY, REGION)
+        config = Config(
+            max_pool_connections=64,
+            signature_version="s3v4",
+            s3={"addressing_style": "path"},
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            retries={"total_max_attempts": 2},
+        )
+        self.s3 = aws.client("s3", endpoint_url=process.endpoint, config=config)
+        queues = Config(retries={"total_max_attempts": 2}, max_pool_connections=16)
+        sqs = aws.client("sqs", endpoint_url=process.endpoint, config=queues)
         provision(self.wiring, self.s3, sqs)
         return process, sqs
 
-    def _start_edge_function(self, ports: "_Ports", log: Path) -> tuple[str, Run | None]:
-        """Start the edge's function and its key value store; return the store's address and how to run the function."""
-        code = self.wiring.edge.function
-        if code is None:
-            return "", None
-        store = KeyValues(code.store_arn)
-        bound = listen(ports.choose("view-store"))
-        self._serve(make_key_values(store), bound, None)
-        runner = Runner(code.text, store.get, self._closing.enter_context(log_of_function(log)))
-        self._closing.callback(runner.stop)
-        return f"http://localhost:{bound[0].getsockname()[1]}", runner.run
+    def _start_edge(self, ports: "_Ports", log: Path, sockets: list[socket.socket], certificates: Certificates) -> str:
+        """Start the edge, with what the template enables of its function and its access logs.
 
-    def _logged(self, front: ASGIApp) -> ASGIApp:
-        """Return the edge, with access logs if the template enables them."""
-        if self.wiring.edge.logs is None:
-            return front
-        logs = EdgeLogs(self.s3, *self.wiring.edge.logs)
-        logs.start()
-        self._closing.callback(logs.stop)
-        return Logged(front, logs)
-
-    def _description(
-        self, base_url: str, api_url: str, ca_file: Path, endpoint: str, view_store: str, logs: Path
-    ) -> Stack:
-        return Stack(
-            base_url=base_url,
-            ca_file=str(ca_file),
-            s3_endpoint=endpoint,
-            bucket=self.wiring.bucket.name,
-            region=REGION,
-            pid=os.getpid(),
-            api_url=api_url,
-            access_key_id=ACCESS_KEY,
-            secret_access_key=SECRET_KEY,
-            view_store=view_store,
-            view_store_arn=self.wiring.edge.function.store_arn if self.wiring.edge.function else "",
-            edge_log=str(logs / EDGE_LOG) if self.wiring.edge.function else "",
-            logs_bucket=self.wiring.edge.logs[0] if self.wiring.edge.logs else "",
-        )
+        Return the address of the function's key value store; empty without a function.
+        """
+        edge, view_store, run = self.wiring.edge, "", None
+        if edge.function is not None:
+            store = KeyValues(edge.function.store_arn)
+            bound = listen(ports.choose("view-store"))
+            self._serve(make_key_values(store), bound, None)
+            runner = Runner(edge.function.text, store.get, self._closing.enter_context(log_of_function(log)))
+            self._closing.callback(runner.stop)
+            view_store, run = f"http://localhost:{bound[0].getsockname()[1]}", runner.run
+        front: ASGIApp = make_front(edge, self.wiring.bucket.name, self.s3, run)
+        if edge.logs is not None:
+            logs = EdgeLogs(self.s3, *edge.logs)
+            logs.start()
+            self._closing.callback(logs.stop)
+            front = Logged(front, logs)
+        self._serve(front, sockets, certificates)
+        return view_store
 
     def _start_functions(self, sqs: Any, observer: Observer, logs: Path, endpoint: str) -> Pool:
         limits = self._options.limits
@@ -217,51 +229,18 @@ class _Ports:
 
 
 @contextlib.contextmanager
-def _only_one(folder: Path) -> Any:
-    """Lock the state folder, or raise AlreadyRunning. The kernel unlocks it when the process dies."""
-    with (folder / "lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AlreadyRunning(
-                f"another local stack runs with the state folder {folder}; stop it, or choose another --state-dir"
-            ) from None
-        yield
-
-
-def _empty(folder: Path) -> Path:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder
-
-
-@contextlib.contextmanager
 def log_of_function(file: Path) -> Iterator[Log]:
     """Yield a function that appends a line with its time, as CloudWatch Logs stores lines of CloudFront's function."""
     with file.open("a", buffering=1) as out:
         yield lambda text: out.write(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {text}\n")
 
 
-def _log_to(file: Path) -> None:
-    """Log the stack's own messages to a file; the terminal is for arrivals and publications."""
-    handler = logging.FileHandler(file)
+def _new_logs(folder: Path) -> Path:
+    """Empty the folder, and log the stack's own messages there: the terminal is for arrivals and publications."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    handler = logging.FileHandler(folder / "stack.log")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logging.getLogger("local_stack").addHandler(handler)
     logging.getLogger("local_stack").propagate = False
-
-
-def _clients(endpoint: str) -> tuple[Any, Any]:
-    config = Config(
-        max_pool_connections=64,
-        signature_version="s3v4",
-        s3={"addressing_style": "path"},
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        retries={"total_max_attempts": 2},
-    )
-    aws = local_session(ACCESS_KEY, SECRET_KEY, REGION)
-    queues = Config(retries={"total_max_attempts": 2}, max_pool_connections=16)
-    return (
-        aws.client("s3", endpoint_url=endpoint, config=config),
-        aws.client("sqs", endpoint_url=endpoint, config=queues),
-    )
+    return folder

@@ -16,7 +16,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY, local_session
-from local_stack.processes import S3Process
+from local_stack.s3_process import S3Process
 from local_stack.servers import free_port
 from tests.support.servers.s3 import BUCKET, S3Server, at_once, running_s3
 

@@ -26,7 +26,7 @@ from imageserver.storage.ranged_reader import hash_fan
 from imageserver.storage.s3 import S3Store
 from imageserver.versions import records
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY
-from local_stack.processes import S3Process
+from local_stack.s3_process import S3Process
 from local_stack.servers import free_port
 from tests.support import images
 from tests.support.memory_store import START

@@ -26,7 +26,7 @@ from local_stack.api import make_api
 from local_stack.certificates import ensure_certificates
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY
 from local_stack.interpreter import read_wiring
-from local_stack.processes import S3Process
+from local_stack.s3_process import S3Process
 from local_stack.schedules import Scheduler
 from local_stack.servers import Server, free_port, listen
 from local_stack.template import StackIdentity

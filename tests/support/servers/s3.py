@@ -12,7 +12,7 @@ import boto3
 from botocore.config import Config
 
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY
-from local_stack.processes import S3Process
+from local_stack.s3_process import S3Process
 from local_stack.servers import free_port
 
 BUCKET = "images-bucket"

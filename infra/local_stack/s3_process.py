@@ -1,4 +1,4 @@
-"""The child process that plays S3 and SQS, seen from the stack."""
+"""The child process that plays S3 and SQS, seen from the stack, and the resources of the wiring there."""
 
 import json
 import os
@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from local_stack.credentials import without_aws
 from local_stack.errors import LocalStackError
+from local_stack.wiring import Wiring
 
 READY_S: Final = 60
 
@@ -73,3 +74,32 @@ class S3Process:
 
 def _tail(log: Path) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-10:])
+
+
+def provision(wiring: Wiring, s3: Any, sqs: Any) -> None:
+    """Make queues first, since a bucket's notifications name them; `s3` and `sqs` are boto3 clients."""
+    for each in sorted(wiring.queues, key=lambda q: bool(q.dead_letters_arn)):  # dead letters first
+        attributes = {"VisibilityTimeout": str(each.visibility_s)}
+        if each.dead_letters_arn:
+            policy = {"deadLetterTargetArn": each.dead_letters_arn, "maxReceiveCount": each.max_receive_count}
+            attributes["RedrivePolicy"] = json.dumps(policy)
+        sqs.create_queue(QueueName=each.name, Attributes=attributes)
+    # us-east-1 is the only region that S3 does not accept as a constraint.
+    place = {"LocationConstraint": wiring.region}
+    where = {} if wiring.region == "us-east-1" else {"CreateBucketConfiguration": place}
+    for bucket in wiring.buckets:
+        s3.create_bucket(Bucket=bucket.name, **where)
+        if bucket.versioned:
+            s3.put_bucket_versioning(Bucket=bucket.name, VersioningConfiguration={"Status": "Enabled"})
+        if bucket.notifications:
+            configurations = [
+                {
+                    "QueueArn": n.queue_arn,
+                    "Events": list(n.events),
+                    "Filter": {"Key": {"FilterRules": [{"Name": "prefix", "Value": n.prefix}]}},
+                }
+                for n in bucket.notifications
+            ]
+            s3.put_bucket_notification_configuration(
+                Bucket=bucket.name, NotificationConfiguration={"QueueConfigurations": configurations}
+            )
