@@ -94,9 +94,17 @@ async def _serve(request: Request, behaviour: Behaviour, edge: Edge, s3: Any, bu
     try:
         found = await run_in_threadpool(s3.get_object, Bucket=bucket, Key=key, **conditions)
     except ClientError as error:
-        if _ERRORS.get(str(error.response["Error"]["Code"])) == 304:
-            return await _not_modified(behaviour, s3, bucket, key)
-        return _passed_error(error, behaviour, edge)
+        code = str(error.response["Error"]["Code"])
+        status = _ERRORS.get(code)
+        if status is None:
+            return _error(502, "BadGateway", f"the origin answered {code}", {})
+        if status == 304:
+            # CloudFront has the object's headers in its cache; moto sends none of them.
+            headers = _headers(await run_in_threadpool(s3.head_object, Bucket=bucket, Key=key), behaviour)
+            return Response(status_code=304, headers=headers)
+        if status == 404 and not edge.sees_missing:
+            return _error(403, "AccessDenied", "Access Denied", behaviour.headers)
+        return _error(status, code, error.response["Error"].get("Message", code), behaviour.headers)
     headers = _headers(found, behaviour)
     if request.method == "HEAD":
         found["Body"].close()
@@ -110,12 +118,6 @@ async def _serve(request: Request, behaviour: Behaviour, edge: Edge, s3: Any, bu
         return Response(await run_in_threadpool(gzip.compress, body, 6), headers=headers)
     headers["Content-Length"] = str(found["ContentLength"])
     return StreamingResponse(_body(found["Body"]), status_code=206 if "ContentRange" in found else 200, headers=headers)
-
-
-async def _not_modified(behaviour: Behaviour, s3: Any, bucket: str, key: str) -> Response:
-    """Answer 304 with the object's headers, which CloudFront has in its cache; moto sends none of them."""
-    headers = _headers(await run_in_threadpool(s3.head_object, Bucket=bucket, Key=key), behaviour)
-    return Response(status_code=304, headers=headers)
 
 
 async def _body(source: Any) -> AsyncIterator[bytes]:
@@ -155,16 +157,6 @@ def _encoding(request: Request, found: Mapping[str, Any], behaviour: Behaviour) 
         and found.get("ContentType", "").startswith(COMPRESSIBLE_TYPES)
     )
     return "gzip" if suitable else ""
-
-
-def _passed_error(error: ClientError, behaviour: Behaviour, edge: Edge) -> Response:
-    code = str(error.response["Error"]["Code"])
-    status = _ERRORS.get(code)
-    if status is None:
-        return _error(502, "BadGateway", f"the origin answered {code}", {})
-    if status == 404 and not edge.sees_missing:
-        return _error(403, "AccessDenied", "Access Denied", behaviour.headers)
-    return _error(status, code, error.response["Error"].get("Message", code), behaviour.headers)
 
 
 def _error(status: int, code: str, message: str, headers: Mapping[str, str]) -> Response:

@@ -9,7 +9,7 @@ import lzma
 import platform
 import struct
 import tarfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -48,11 +48,6 @@ def host_architecture() -> str:
 
 def sample_files(arch: str) -> dict[str, bytes]:
     """Return the files of the sample's one version by key; metadata comes last, so that the root has to wait for it."""
-    folder = f"images/hello/world/{arch}/default/{VERSION}/"
-    return {folder + "rootfs.tar.xz": rootfs(arch), folder + "lxd.tar.xz": _metadata(arch)}
-
-
-def _metadata(arch: str) -> bytes:
     lines = [
         f"architecture: {LINUX_NAMES[arch]}",
         f"creation_date: {CREATED}",
@@ -63,7 +58,9 @@ def _metadata(arch: str) -> bytes:
         "  release: world",
         "  variant: default",
     ]
-    return tarball({"metadata.yaml": ("\n".join(lines) + "\n").encode()}, folders=())
+    metadata = tarball({"metadata.yaml": ("\n".join(lines) + "\n").encode()}, folders=())
+    folder = f"images/hello/world/{arch}/default/{VERSION}/"
+    return {folder + "rootfs.tar.xz": rootfs(arch), folder + "lxd.tar.xz": metadata}
 
 
 def rootfs(arch: str) -> bytes:
@@ -96,12 +93,62 @@ def tarball(files: Mapping[str, bytes], folders: Iterable[str]) -> bytes:
 
 def init_program(arch: str) -> bytes:
     """Return a first process: it waits for signals, reaps children, ends when told to stop."""
-    return _elf(arch, _assembled(_AMD64_INIT, _amd64_jump) if arch == "amd64" else _assembled(_ARM64_INIT, _arm64_jump))
+    code = _AMD64_INIT if arch == "amd64" else _ARM64_INIT
+    jump_bytes = len(_jump(arch, 0, 0))
+    places: dict[str, int] = {}
+    position = 0
+    for part in code:
+        if isinstance(part, str):
+            places[part] = position
+        else:
+            position += jump_bytes if isinstance(part, Jump) else len(part)
+    out = b""
+    for part in code:
+        if isinstance(part, Jump):
+            out += _jump(arch, part.opcode, places[part.label] - len(out))
+        elif isinstance(part, bytes):
+            out += part
+    return _elf(arch, out)
+
+
+def _jump(arch: str, opcode: int, distance: int) -> bytes:
+    """Return a jump over `distance` bytes from its own start."""
+    if arch == "amd64":
+        return struct.pack("<Bb", opcode, distance - 2)  # it holds the distance from its own end in one byte
+    # A branch holds its distance in words: in 26 bits, or in 19 if it has a condition.
+    words = distance // 4
+    return _word(opcode | (words & 0x3FFFFFF if opcode == _ALWAYS else (words & 0x7FFFF) << 5))
 
 
 def hello_program(arch: str) -> bytes:
     """Return a program that prints GREETING."""
-    return _elf(arch, _amd64_hello() if arch == "amd64" else _arm64_hello())
+    if arch == "amd64":
+        after_address = (
+            _hex("ba") + struct.pack("<I", len(GREETING))  # mov edx, length
+            + _SYSCALL
+            + _hex("b83c000000")                         # mov eax, 60          exit(
+            + _hex("31ff")                               # xor edi, edi           0)
+            + _SYSCALL
+        )  # fmt: skip
+        return _elf(arch, (
+            _hex("b801000000")                           # mov eax, 1           write(
+            + _hex("bf01000000")                         # mov edi, 1             standard output,
+            + _hex("488d35") + struct.pack("<i", len(after_address))  # lea rsi, [rip + …]  the text, its length)
+            + after_address
+            + GREETING
+        ))  # fmt: skip
+    text_after = 6 * 4  # bytes from the adr below to the text behind the code
+    return _elf(arch, (
+        _movz(8, 64)                                     #                      write(
+        + _movz(0, 1)                                    #                        standard output,
+        + _word(0x10000001 | (text_after >> 2) << 5)     # adr x1, text           the text,
+        + _movz(2, len(GREETING))                        #                        its length)
+        + _SVC
+        + _movz(8, 93)                                   #                      exit(
+        + _movz(0, 0)                                    #                        0)
+        + _SVC
+        + GREETING
+    ))  # fmt: skip
 
 
 def _elf(arch: str, code: bytes) -> bytes:
@@ -159,56 +206,12 @@ _AMD64_INIT: Final[Code] = (
 )  # fmt: skip
 
 
-def _assembled(code: Code, jump: Callable[[int, int], bytes]) -> bytes:
-    """Put instructions together; `jump` encodes an opcode and the distance in bytes from the start of the jump."""
-    jump_bytes = len(jump(0, 0))
-    places: dict[str, int] = {}
-    position = 0
-    for part in code:
-        if isinstance(part, str):
-            places[part] = position
-        else:
-            position += jump_bytes if isinstance(part, Jump) else len(part)
-    out = b""
-    for part in code:
-        if isinstance(part, Jump):
-            out += jump(part.opcode, places[part.label] - len(out))
-        elif isinstance(part, bytes):
-            out += part
-    return out
-
-
-def _amd64_jump(opcode: int, distance: int) -> bytes:
-    """Return a jump, which holds the distance from its own end in one byte."""
-    return struct.pack("<Bb", opcode, distance - 2)
-
-
-def _amd64_hello() -> bytes:
-    end = (
-        _hex("b83c000000")                               # mov eax, 60          exit(
-        + _hex("31ff")                                   # xor edi, edi           0)
-        + _SYSCALL
-    )  # fmt: skip
-    after_address = _hex("ba") + struct.pack("<I", len(GREETING)) + _SYSCALL + end  # mov edx, length
-    return (
-        _hex("b801000000")                               # mov eax, 1           write(
-        + _hex("bf01000000")                             # mov edi, 1             standard output,
-        + _hex("488d35") + struct.pack("<i", len(after_address))  # lea rsi, [rip + …]  the text, its length)
-        + after_address
-        + GREETING
-    )  # fmt: skip
-
-
 def _word(value: int) -> bytes:
     return struct.pack("<I", value)
 
 
-def _movz(register: int, value: int, half: int = 0) -> bytes:
-    return _word(0xD2800000 | half << 21 | value << 5 | register)
-
-
-def _movk(register: int, value: int, half: int) -> bytes:
-    return _word(0xF2800000 | half << 21 | value << 5 | register)
+def _movz(register: int, value: int) -> bytes:
+    return _word(0xD2800000 | value << 5 | register)
 
 
 _SVC: Final = _word(0xD4000001)
@@ -216,7 +219,7 @@ _EQUAL, _NEGATIVE, _GREATER, _ALWAYS = 0x54000000, 0x54000004, 0x5400000C, 0x140
 _ARM64_INIT: Final[Code] = (
     _word(0xD10043FF),                                   # sub sp, sp, #16
     _movz(9, _SIGNALS & 0xFFFF),                         # mov x9, the set of signals
-    _movk(9, _SIGNALS >> 16, 1),
+    _word(0xF2A00009 | _SIGNALS >> 16 << 5),             # movk x9, its upper half, lsl 16
     _word(0xF90003E9),                                   # str x9, [sp]
     _movz(8, 135),                                       #                      rt_sigprocmask(
     _movz(0, 0),                                         #                        SIG_BLOCK,
@@ -249,24 +252,3 @@ _ARM64_INIT: Final[Code] = (
     Jump(_GREATER, "reap"),                              # b.gt reap            one more may wait
     Jump(_ALWAYS, "wait"),                               # b wait
 )  # fmt: skip
-
-
-def _arm64_jump(opcode: int, distance: int) -> bytes:
-    """Return a branch, which holds its distance in words: in 26 bits, or in 19 if it has a condition."""
-    words = distance // 4
-    return _word(opcode | (words & 0x3FFFFFF if opcode == _ALWAYS else (words & 0x7FFFF) << 5))
-
-
-def _arm64_hello() -> bytes:
-    text_after = 6 * 4  # bytes from the adr below to the text behind the code
-    return (
-        _movz(8, 64)                                     #                      write(
-        + _movz(0, 1)                                    #                        standard output,
-        + _word(0x10000001 | (text_after >> 2) << 5)     # adr x1, text           the text,
-        + _movz(2, len(GREETING))                        #                        its length)
-        + _SVC
-        + _movz(8, 93)                                   #                      exit(
-        + _movz(0, 0)                                    #                        0)
-        + _SVC
-        + GREETING
-    )  # fmt: skip

@@ -93,17 +93,6 @@ def translate(document: dict[str, Any], folder: Path, region: str) -> dict[str, 
     from samtranslator.parser.parser import Parser
     from samtranslator.translator.translator import Translator
 
-    _name_code_folders(document, folder)
-    session = local_session(ACCESS_KEY, SECRET_KEY, region)
-    try:
-        translated: dict[str, Any] = Translator({}, Parser(), boto_session=session).translate(document, {})
-    except InvalidDocumentException as error:
-        reasons = "; ".join(cause.message for cause in error.causes)
-        raise TemplateError(f"the template cannot be translated: {reasons}") from error
-    return translated
-
-
-def _name_code_folders(document: dict[str, Any], folder: Path) -> None:
     functions = [r for r in document["Resources"].values() if r["Type"] == "AWS::Serverless::Function"]
     holders = [function["Properties"] for function in functions]
     holders.append(document.get("Globals", {}).get("Function", {}))
@@ -111,6 +100,13 @@ def _name_code_folders(document: dict[str, Any], folder: Path) -> None:
         code = holder.get("CodeUri")
         if isinstance(code, str) and not code.startswith("s3://"):
             holder["CodeUri"] = f"s3://{CODE_BUCKET}{(folder / code).resolve()}"
+    session = local_session(ACCESS_KEY, SECRET_KEY, region)
+    try:
+        translated: dict[str, Any] = Translator({}, Parser(), boto_session=session).translate(document, {})
+    except InvalidDocumentException as error:
+        reasons = "; ".join(cause.message for cause in error.causes)
+        raise TemplateError(f"the template cannot be translated: {reasons}") from error
+    return translated
 
 
 def parameters(document: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
@@ -124,27 +120,23 @@ def parameters(document: Mapping[str, Any], given: Mapping[str, str]) -> dict[st
         if name not in given and "Default" not in rules:
             raise TemplateError(f"parameter {name} has no default: give --parameter {name}=VALUE")
         text = str(given.get(name, rules.get("Default")))
-        _check_parameter(name, text, rules)
+        allowed = [str(value) for value in rules.get("AllowedValues", [])]
+        if allowed and text not in allowed:
+            raise TemplateError(f"parameter {name} is {text!r}, expected one of {', '.join(allowed)}")
+        pattern = rules.get("AllowedPattern")
+        if pattern and not re.search(pattern, text):
+            raise TemplateError(f"parameter {name} is {text!r}, expected to match {pattern}")
+        if rules["Type"] == "Number":
+            try:
+                number = float(text)
+            except ValueError:
+                raise TemplateError(f"parameter {name} is {text!r}, expected a number") from None
+            least, most = rules.get("MinValue", number), rules.get("MaxValue", number)
+            if not least <= number <= most:
+                either = f"{rules.get('MinValue', 'any')} to {rules.get('MaxValue', 'any')}"
+                raise TemplateError(f"parameter {name} is {text}, expected {either}")
         values[name] = text.split(",") if rules["Type"] == "CommaDelimitedList" else text
     return values
-
-
-def _check_parameter(name: str, text: str, rules: Mapping[str, Any]) -> None:
-    allowed = [str(value) for value in rules.get("AllowedValues", [])]
-    if allowed and text not in allowed:
-        raise TemplateError(f"parameter {name} is {text!r}, expected one of {', '.join(allowed)}")
-    pattern = rules.get("AllowedPattern")
-    if pattern and not re.search(pattern, text):
-        raise TemplateError(f"parameter {name} is {text!r}, expected to match {pattern}")
-    if rules["Type"] == "Number":
-        try:
-            number = float(text)
-        except ValueError:
-            raise TemplateError(f"parameter {name} is {text!r}, expected a number") from None
-        if not rules.get("MinValue", number) <= number <= rules.get("MaxValue", number):
-            raise TemplateError(
-                f"parameter {name} is {text}, expected {rules.get('MinValue', 'any')} to {rules.get('MaxValue', 'any')}"
-            )
 
 
 class Resolver:
