@@ -104,18 +104,13 @@ async def _body(request: Request) -> bytes | None:
 
 def match(routes: Sequence[Route], method: str, path: str) -> tuple[Route, dict[str, str]] | None:
     """Return a request's route and path parameters. A literal part precedes a variable; a greedy variable is last."""
-    for route in sorted(routes, key=_precedence):
+    for route in sorted(routes, key=lambda route: ("+}" in route.path, -len(route.path.split("{", 1)[0]))):
         pattern = re.sub(r"\\\{(\w+)\\\+\\\}", r"(?P<\1>.+)", re.escape(route.path))
         pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", pattern)
         found = re.fullmatch(pattern, path)
         if found and route.method in (method, "ANY", "X-AMAZON-APIGATEWAY-ANY-METHOD"):
             return route, {name: unquote(value) for name, value in found.groupdict().items()}
     return None
-
-
-def _precedence(route: Route) -> tuple[int, int]:
-    greedy = int("+}" in route.path)
-    return greedy, -len(route.path.split("{", 1)[0])
 
 
 def caller(auth: str, headers: Mapping[str, str]) -> dict[str, Any] | None:

@@ -54,11 +54,19 @@ class EdgeFunction:
 
     def run(self, method: str, uri: str, headers: Iterable[tuple[str, str]]) -> Mapping[str, Any]:
         """Return the request that goes on (`uri`, `headers`) or the answer (`statusCode`). Raises FunctionFailed."""
+        given: dict[str, list[str]] = {}
+        for name, value in headers:
+            given.setdefault(name.lower(), []).append(value)
+        # A repeated header has all its values.
+        said = {
+            name: {"value": values[0]} | ({"multiValue": [{"value": v} for v in values]} if len(values) > 1 else {})
+            for name, values in given.items()
+        }
         event = {
             "version": "1.0",
             "context": {"eventType": "viewer-request"},
             "viewer": {"ip": "127.0.0.1"},
-            "request": {"method": method, "uri": uri, "querystring": {}, "headers": _headers(headers), "cookies": {}},
+            "request": {"method": method, "uri": uri, "querystring": {}, "headers": said, "cookies": {}},
         }
         try:
             self._start(json.dumps(event))
@@ -86,17 +94,6 @@ class Runner:
         # The context must be freed in the thread that made it.
         self._thread.submit(self.__dict__.pop, "_function").result()
         self._thread.shutdown()
-
-
-def _headers(headers: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """Return the headers as an event has them: names in lower case, a repeated one with all its values."""
-    found: dict[str, list[str]] = {}
-    for name, value in headers:
-        found.setdefault(name.lower(), []).append(value)
-    return {
-        name: {"value": values[0]} | ({"multiValue": [{"value": v} for v in values]} if len(values) > 1 else {})
-        for name, values in found.items()
-    }
 
 
 def _decode(text: str, encoding: str) -> str:

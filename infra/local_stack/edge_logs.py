@@ -108,8 +108,9 @@ class Logged:
 def _line(scope: Scope, answer: dict[str, Any], seconds: float) -> dict[str, str]:
     asked, sent, now = _text(scope["headers"]), answer["headers"], datetime.now(UTC)
     client, port = scope.get("client") or ("-", "-")
-    start, end = _range(sent.get("content-range", ""))
-    result = _result(answer["status"])
+    start, _, end = sent.get("content-range", "").removeprefix("bytes ").partition("/")[0].partition("-")
+    # CloudFront's result type. Nothing is cached here, so no request is a hit.
+    result = "Error" if answer["status"] == 0 or answer["status"] >= 400 else "Miss"
     return {
         "date": f"{now:%Y-%m-%d}",
         "time": f"{now:%H:%M:%S}",
@@ -138,16 +139,6 @@ def _line(scope: Scope, answer: dict[str, Any], seconds: float) -> dict[str, str
         "sc-range-start": start,
         "sc-range-end": end,
     }
-
-
-def _result(status: int) -> str:
-    """Return CloudFront's result type. Nothing is cached here, so no request is a hit."""
-    return "Error" if status == 0 or status >= 400 else "Miss"
-
-
-def _range(content_range: str) -> tuple[str, str]:
-    start, _, end = content_range.removeprefix("bytes ").partition("/")[0].partition("-")
-    return start, end
 
 
 def _text(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:

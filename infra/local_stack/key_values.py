@@ -37,7 +37,7 @@ class KeyValues:
 
     def __init__(self, arn: str) -> None:
         self.arn = arn
-        self._entries: Mapping[str, str] = {}
+        self.entries: Mapping[str, str] = {}
         self._revision = 1
         self._lock = threading.Lock()
 
@@ -45,26 +45,26 @@ class KeyValues:
     def revision(self) -> str:
         return f"KV{self._revision}"
 
-    @property
-    def entries(self) -> Mapping[str, str]:
-        return self._entries
-
     def get(self, key: str) -> str | None:
-        return self._entries.get(key)
+        return self.entries.get(key)
 
     def update(self, revision: str, puts: Mapping[str, str], deletes: list[str]) -> None:
         """Apply all changes, or raise Refused and apply none."""
         with self._lock:
             if revision != self.revision:
                 raise Refused(409, "ConflictException", f"the ETag is {self.revision}, not {revision}")
-            missing = [key for key in deletes if key not in self._entries]
+            missing = [key for key in deletes if key not in self.entries]
             if missing:
                 raise Refused(404, "ResourceNotFoundException", f"there is no key {missing[0]}")
             if not 0 < len(puts) + len(deletes) <= MOST_IN_A_CALL:
                 raise Refused(400, "ValidationException", f"{len(puts) + len(deletes)} entries in one call")
-            kept = {key: value for key, value in self._entries.items() if key not in deletes} | dict(puts)
-            _check(kept)
-            self._entries = kept
+            kept = {key: value for key, value in self.entries.items() if key not in deletes} | dict(puts)
+            for key, value in kept.items():
+                if not 0 < len(key.encode()) <= LONGEST_KEY or not 0 < len(value.encode()) <= LONGEST_VALUE:
+                    raise Refused(400, "ValidationException", f"the entry {key[:40]} is too long, or empty")
+            if _size(kept) > LARGEST_BYTES:
+                raise Refused(402, "ServiceQuotaExceededException", f"more than {LARGEST_BYTES:,} bytes")
+            self.entries = kept
             self._revision += 1
 
 
@@ -76,15 +76,15 @@ def make_key_values(store: KeyValues) -> Starlette:
             return JSONResponse({"message": f"Forbidden: {reason}"}, 403)
         try:
             body = await request.body()
-            found, revision = _answer(store, request, json.loads(body) if body else {})
+            found = _answer(store, request, json.loads(body) if body else {})
         except Refused as error:
             return JSONResponse({"Message": str(error)}, error.status, {"x-amzn-ErrorType": error.code})
-        return JSONResponse(found, headers={"ETag": revision})
+        return JSONResponse(found, headers={"ETag": store.revision})
 
     return Starlette(routes=[Route("/{path:path}", answer, methods=["GET", "POST"])])
 
 
-def _answer(store: KeyValues, request: Request, body: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+def _answer(store: KeyValues, request: Request, body: Mapping[str, Any]) -> dict[str, Any]:
     # The ARN is one escaped segment: it holds slashes.
     parts = [unquote(part) for part in request.scope["raw_path"].split(b"?")[0].decode().strip("/").split("/")]
     if parts[:2] != ["key-value-stores", store.arn]:
@@ -92,21 +92,17 @@ def _answer(store: KeyValues, request: Request, body: Mapping[str, Any]) -> tupl
     if request.method == "POST" and parts[2:] == ["keys"]:
         puts = {entry["Key"]: entry["Value"] for entry in body.get("Puts") or ()}
         store.update(request.headers.get("if-match", ""), puts, [d["Key"] for d in body.get("Deletes") or ()])
-        return _facts(store), store.revision
+        return _facts(store)
     if request.method == "GET" and parts[2:] == ["keys"]:
-        return _page(store, request), store.revision
+        most = min(int(request.query_params.get("MaxResults", 10)), MOST_IN_A_PAGE)
+        after = request.query_params.get("NextToken", "")
+        keys = sorted(key for key in store.entries if key > after)
+        page: dict[str, Any] = {"Items": [{"Key": key, "Value": store.entries[key]} for key in keys[:most]]}
+        # The token of the next page is the last key of this one.
+        return page | ({"NextToken": keys[most - 1]} if len(keys) > most else {})
     if request.method == "GET" and not parts[2:]:
-        return _facts(store) | {"KvsARN": store.arn, "Created": datetime.now(UTC).timestamp()}, store.revision
+        return _facts(store) | {"KvsARN": store.arn, "Created": datetime.now(UTC).timestamp()}
     raise Refused(400, "ValidationException", f"the local stack does not know {request.method} of {parts[2:]}")
-
-
-def _page(store: KeyValues, request: Request) -> dict[str, Any]:
-    """Return some entries; the token of the next page is the last key of this one."""
-    most = min(int(request.query_params.get("MaxResults", 10)), MOST_IN_A_PAGE)
-    after = request.query_params.get("NextToken", "")
-    keys = sorted(key for key in store.entries if key > after)
-    page: dict[str, Any] = {"Items": [{"Key": key, "Value": store.entries[key]} for key in keys[:most]]}
-    return page | ({"NextToken": keys[most - 1]} if len(keys) > most else {})
 
 
 def _facts(store: KeyValues) -> dict[str, Any]:
@@ -115,11 +111,3 @@ def _facts(store: KeyValues) -> dict[str, Any]:
 
 def _size(entries: Mapping[str, str]) -> int:
     return sum(len(key.encode()) + len(value.encode()) for key, value in entries.items())
-
-
-def _check(entries: Mapping[str, str]) -> None:
-    for key, value in entries.items():
-        if not 0 < len(key.encode()) <= LONGEST_KEY or not 0 < len(value.encode()) <= LONGEST_VALUE:
-            raise Refused(400, "ValidationException", f"the entry {key[:40]} is too long, or empty")
-    if _size(entries) > LARGEST_BYTES:
-        raise Refused(402, "ServiceQuotaExceededException", f"more than {LARGEST_BYTES:,} bytes")

@@ -109,7 +109,13 @@ class Poller:
             failures, reason = failed_ids(outcome, [m["MessageId"] for m in batch], self._mapping.partial_failures)
             if reason:
                 self._failed(self._mapping.function, reason)
-            self._delete([message for message in batch if message["MessageId"] not in failures])
+            handled = [message for message in batch if message["MessageId"] not in failures]
+            for start in range(0, len(handled), MOST_PER_RECEIVE):
+                entries = [
+                    {"Id": str(number), "ReceiptHandle": message["ReceiptHandle"]}
+                    for number, message in enumerate(handled[start : start + MOST_PER_RECEIVE])
+                ]
+                self._sqs.delete_message_batch(QueueUrl=self._url, Entries=entries)
         except (BotoCoreError, ClientError):
             if not self._stopping.is_set():
                 log.exception(
@@ -117,14 +123,6 @@ class Poller:
                 )
         finally:
             self._slots.release()
-
-    def _delete(self, messages: Sequence[Message]) -> None:
-        for start in range(0, len(messages), MOST_PER_RECEIVE):
-            entries = [
-                {"Id": str(number), "ReceiptHandle": message["ReceiptHandle"]}
-                for number, message in enumerate(messages[start : start + MOST_PER_RECEIVE])
-            ]
-            self._sqs.delete_message_batch(QueueUrl=self._url, Entries=entries)
 
 
 def sqs_event(batch: Sequence[Message], queue_arn: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import json
 import threading
-from collections.abc import Callable
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -22,49 +21,42 @@ class Observer:
 
     def changed(self, what: dict[str, Any]) -> None:
         """Report one stored or removed object of the bucket."""
-        if what["bucket"] != self._bucket:
-            return
         key = what["key"]
-        describe = self._describer(key)
-        if describe is None:
+        is_document = key.startswith("streams/") or key in ("index.html", "api.html", "openapi.json")
+        # Others are leases and notes of maintain: of no interest to a publisher.
+        if what["bucket"] != self._bucket or not (is_document or key.startswith(("images", "versions/"))):
             return
         if what["operation"] == "removed":
             self._line("removed", "yellow", key)
-            return
-        describe(key, what["size_bytes"])
-
-    def _describer(self, key: str) -> Callable[[str, int], None] | None:
-        if key.startswith("images"):
-            return self._arrived
-        if key.startswith("versions/"):
-            return self._ingested
-        if key.startswith("streams/") or key in ("index.html", "api.html", "openapi.json"):
-            return self._published
-        return None  # leases and notes of maintain: of no interest to a publisher
+        elif key.startswith("images"):
+            self._line("arrived", "cyan", f"{key} ({readable(what['size_bytes'])})")
+        elif key.startswith("versions/"):
+            self._ingested(key)
+        else:
+            self._published(key, readable(what["size_bytes"]))
 
     def failed(self, function: str, reason: str) -> None:
         """Report a failed invocation."""
         self._line("failed", "red", f"{function}: {reason.splitlines()[0][:300] if reason else 'no reason given'}")
 
-    def _arrived(self, key: str, size_bytes: int) -> None:
-        self._line("arrived", "cyan", f"{key} ({readable(size_bytes)})")
-
-    def _ingested(self, key: str, _size_bytes: int) -> None:
+    def _ingested(self, key: str) -> None:
         record = self._json(key)
         if not record:
             return
         state = record.get("state", "ingested")
         reasons = [reason["sentence"] for reason in record.get("reasons", [])]
         path = record.get("version", key)
-        if not self._is_news(key, state + "".join(reasons)):
-            return
+        told = state + "".join(reasons)
+        with self._lock:
+            if self._seen.get(key) == told:
+                return
+            self._seen[key] = told
         colour = {"complete": "green", "invalid": "red"}.get(state, "yellow")
         self._line(state, colour, path)
         for sentence in reasons:
             self._line("", "dim", f"  {sentence}")
 
-    def _published(self, key: str, size_bytes: int) -> None:
-        about = readable(size_bytes)
+    def _published(self, key: str, about: str) -> None:
         if key.endswith(".atom"):
             return  # it changes with the catalog
         if key.startswith("streams/v1/") and key != "streams/v1/index.json":
@@ -73,12 +65,6 @@ class Observer:
             versions = sum(len(product.get("versions", {})) for product in products.values())
             about = f"{_count(len(products), 'product')}, {_count(versions, 'version')}, {about}"
         self._line("published", "bold green", f"/{key} ({about})")
-
-    def _is_news(self, key: str, state: str) -> bool:
-        with self._lock:
-            news = self._seen.get(key) != state
-            self._seen[key] = state
-        return news
 
     def _json(self, key: str) -> dict[str, Any]:
         """Return a document just written, or {} if it is already gone or changed: then another line follows."""

@@ -45,10 +45,15 @@ def main(handler_name: str) -> None:
     os.dup2(2, 1)
     events: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_read, args=(events,), daemon=True).start()
-    handler = _import(handler_name)
+    module, _, name = handler_name.rpartition(".")
+    broken = None
+    try:
+        handler: Handler = getattr(importlib.import_module(module), name)
+    except Exception as error:  # noqa: BLE001  (whatever it is, the caller of each event shall read it)
+        broken = {"error": _error(error)}
     while True:
         request = json.loads(events.get())
-        answer = {"id": request["id"], "last": isinstance(handler, _Broken), **_run(handler, request)}
+        answer = {"id": request["id"], "last": broken is not None, **(broken or _run(handler, request))}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
         if answer["last"]:
@@ -62,30 +67,6 @@ def _read(events: "queue.Queue[str]") -> None:
     os._exit(0)
 
 
-def _import(handler_name: str) -> Handler:
-    """Return the handler, or a stand-in that reports for each event why it could not be imported."""
-    module, _, name = handler_name.rpartition(".")
-    try:
-        handler: Handler = getattr(importlib.import_module(module), name)
-    except Exception as error:  # noqa: BLE001  (whatever it is, the caller shall read it)
-        return _Broken(_error(error))
-    return handler
-
-
-class _ImportFailed(Exception):
-    """The reason why the handler's module cannot be imported."""
-
-
-@dataclass(frozen=True)
-class _Broken:
-    """Stands in for a handler that could not be imported."""
-
-    failure: dict[str, Any]
-
-    def __call__(self, _event: Any, _context: Any) -> Any:
-        raise _ImportFailed(self.failure)
-
-
 def _run(handler: Handler, request: dict[str, Any]) -> dict[str, Any]:
     context = Context(
         aws_request_id=request["id"],
@@ -97,8 +78,6 @@ def _run(handler: Handler, request: dict[str, Any]) -> dict[str, Any]:
     try:
         result = handler(request["event"], context)
         json.dumps(result)  # Lambda reports a result that is not JSON as an error of the function
-    except _ImportFailed as failure:
-        return {"error": failure.args[0]}
     except Exception as error:  # noqa: BLE001  (Lambda reports whatever a function raises)
         return {"error": _error(error)}
     return {"result": result}

@@ -43,7 +43,7 @@ class Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
-                env={**environment},
+                env=environment,
                 cwd=function.code,
                 start_new_session=True,  # a Ctrl-C at the terminal is for the stack, which then ends its workers
             )
@@ -55,9 +55,11 @@ class Worker:
         request = {"id": request_id, "event": event, "deadline": deadline}
         try:
             assert self._process.stdin is not None  # noqa: S101  (opened above)
+            assert self._process.stdout is not None  # noqa: S101  (opened above)
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
-            line = self._answer(deadline)
+            ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, deadline - time.time()))
+            line = self._process.stdout.readline() if ready else None
         except OSError as error:
             return Outcome(None, f"Runtime.ExitError: the process is gone ({error})")
         if line is None:
@@ -72,12 +74,6 @@ class Worker:
         if "error" in answer:
             return Outcome(None, f"{answer['error']['errorType']}: {answer['error']['errorMessage']}")
         return Outcome(answer["result"])
-
-    def _answer(self, deadline: float) -> bytes | None:
-        """Return the answer's line, b"" if the process ended, None if it is late."""
-        assert self._process.stdout is not None  # noqa: S101  (opened above)
-        ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, deadline - time.time()))
-        return self._process.stdout.readline() if ready else None
 
     @property
     def alive(self) -> bool:
@@ -141,21 +137,19 @@ class Pool:
                     return worker
                 self._all.discard(worker)
             function = self._functions[name]
-            worker = Worker(function, self._environment(function), self.log_file(name))
+            # As Lambda would set it, with the address of the local S3 and SQS.
+            environment = {
+                **self._common,
+                **function.environment,
+                "AWS_LAMBDA_FUNCTION_NAME": function.logical_id,
+                "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory_mb),
+                "LOCAL_FUNCTION_ARN": function.arn,
+                "POWERTOOLS_TRACE_DISABLED": "true",  # there is no X-Ray daemon here
+                "PYTHONPATH": os.pathsep.join((str(function.code), *_PACKAGES)),
+            }
+            worker = Worker(function, environment, self.log_file(name))
             self._all.add(worker)
             return worker
-
-    def _environment(self, function: Function) -> dict[str, str]:
-        """Return the environment as Lambda would set it, with the address of the local S3 and SQS."""
-        return {
-            **self._common,
-            **function.environment,
-            "AWS_LAMBDA_FUNCTION_NAME": function.logical_id,
-            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory_mb),
-            "LOCAL_FUNCTION_ARN": function.arn,
-            "POWERTOOLS_TRACE_DISABLED": "true",  # there is no X-Ray daemon here
-            "PYTHONPATH": os.pathsep.join((str(function.code), *_PACKAGES)),
-        }
 
 
 def common_environment(endpoint: str, region: str) -> dict[str, str]:
