@@ -1,9 +1,8 @@
 """The whole system on one machine, wired from infra/template.yaml.
 
 template.py     the template: parse, translate (SAM), resolve parameters and intrinsics
-names.py        the names of its resources on this machine
 wiring.py       what the template wires: frozen dataclasses
-interpreter.py  makes those from the resources (resources/: a module for each part of the system)
+interpreter.py  names the resources on this machine, and makes those from them (resources/: each part of the system)
 s3.py           the process that plays S3 and SQS (moto), with rules that moto lacks (s3_rules.py, presigned.py)
 s3_process.py   starts and stops it, and creates bucket, queues and notifications there
 workers.py      runs functions in separate processes (worker.py runs inside them)

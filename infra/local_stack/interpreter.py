@@ -5,17 +5,32 @@ as deliberately without effect on one machine. Anything else is a TemplateError 
 of the template cannot silently have no effect locally.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from local_stack.errors import TemplateError
-from local_stack.names import Names
-from local_stack.resources.api import check_stage, read_routes
 from local_stack.resources.edge import read_edge
-from local_stack.resources.functions import check_rule, read_functions, read_mapping, read_schedule
+from local_stack.resources.functions import (
+    check_rule,
+    check_stage,
+    read_functions,
+    read_mapping,
+    read_routes,
+    read_schedule,
+)
 from local_stack.resources.storage import read_bucket, read_queue
-from local_stack.template import Resolver, Resource, StackIdentity, load, parameters, translate
+from local_stack.template import (
+    ACCOUNT_ID,
+    Attribute,
+    Resolver,
+    Resource,
+    StackIdentity,
+    load,
+    parameters,
+    translate,
+)
 from local_stack.wiring import Wiring
 
 INTERPRETED: Final = frozenset({
@@ -47,6 +62,47 @@ WITHOUT_COUNTERPART: Final[Mapping[str, str]] = {
 }
 
 
+def local_names(identity: StackIdentity, endpoint: str, values: Mapping[str, Any], edge: str) -> Attribute:
+    """Return the names and attributes that resources have on this machine, known before any of them is made."""
+    region, stack_name = identity.region, identity.stack_name
+
+    def name_of(logical_id: str, kind: str, attribute: str | None, _body: Mapping[str, Any]) -> str:
+        # The name of a bucket is global and in lower case; the template names only the main one.
+        bucket = f"{stack_name}-{logical_id.lower()}-{ACCOUNT_ID}"
+        if logical_id == "Bucket":
+            bucket = str(values.get("BucketName") or "") or f"{stack_name}-{ACCOUNT_ID}-{region}"
+        table: dict[str, dict[str | None, str]] = {
+            "AWS::S3::Bucket": {
+                None: bucket,
+                "Arn": f"arn:aws:s3:::{bucket}",
+                "DomainName": f"{bucket}.s3.amazonaws.com",
+                "RegionalDomainName": f"{bucket}.s3.{region}.amazonaws.com",
+            },
+            "AWS::SQS::Queue": {
+                None: f"{endpoint}/{ACCOUNT_ID}/{logical_id}",
+                "Arn": f"arn:aws:sqs:{region}:{ACCOUNT_ID}:{logical_id}",
+                "QueueName": logical_id,
+            },
+            "AWS::Lambda::Function": {
+                None: logical_id,
+                "Arn": f"arn:aws:lambda:{region}:{ACCOUNT_ID}:function:{logical_id}",
+            },
+            "AWS::CloudFront::KeyValueStore": {
+                None: logical_id,
+                "Arn": f"arn:aws:cloudfront::{ACCOUNT_ID}:key-value-store/00000000-0000-4000-8000-000000000000",
+            },
+            # Empty, so that publish has no edge to invalidate: the local edge caches nothing.
+            "AWS::CloudFront::Distribution": {None: "", "Id": "", "DomainName": edge},
+        }
+        if kind not in table:
+            return logical_id if attribute is None else f"{logical_id}.{attribute}"
+        if attribute not in table[kind]:
+            raise TemplateError(f"{logical_id} ({kind}): the local stack does not know its attribute {attribute}")
+        return table[kind][attribute]
+
+    return name_of
+
+
 def read_wiring(
     template: Path, given: Mapping[str, str], identity: StackIdentity, endpoint: str, edge: str = "localhost"
 ) -> Wiring:
@@ -57,46 +113,40 @@ def read_wiring(
     document = load(template)
     values = parameters(document, given)
     translated = translate(document, template.parent, identity.region)
-    resolver = Resolver(translated, values, identity, Names(identity, endpoint, values, edge).of)
+    resolver = Resolver(translated, values, identity, local_names(identity, endpoint, values, edge))
     return interpret(resolver.resources(), identity)
 
 
 def interpret(resources: Iterable[Resource], identity: StackIdentity) -> Wiring:
     """Return the wiring of resolved resources."""
-    by_type: dict[str, list[Resource]] = {}
+    by_type: dict[str, list[Resource]] = defaultdict(list)
     for resource in resources:
-        by_type.setdefault(resource.type, []).append(resource)
-    _refuse_unknown(by_type)
-
-    def of(kind: str) -> list[Resource]:
-        return by_type.get(kind, [])
-
-    for stage in of("AWS::ApiGatewayV2::Stage"):
+        if resource.type not in INTERPRETED and resource.type not in WITHOUT_COUNTERPART:
+            raise TemplateError(
+                f"{resource.logical_id}: the local stack does not know the resource type {resource.type}; "
+                "teach interpreter.py"
+            )
+        by_type[resource.type].append(resource)
+    for stage in by_type["AWS::ApiGatewayV2::Stage"]:
         check_stage(stage)
-    schedules = tuple(read_schedule(r) for r in of("AWS::Scheduler::Schedule"))
-    for rule in of("AWS::Events::Rule"):
+    schedules = tuple(read_schedule(r) for r in by_type["AWS::Scheduler::Schedule"])
+    for rule in by_type["AWS::Events::Rule"]:
         check_rule(rule, schedules)
     return Wiring(
         region=identity.region,
-        buckets=tuple(read_bucket(r, identity.stack_name) for r in of("AWS::S3::Bucket")),
-        queues=tuple(read_queue(r) for r in of("AWS::SQS::Queue")),
-        functions=read_functions(of("AWS::Lambda::Function"), of("AWS::Lambda::EventInvokeConfig"), identity.region),
-        mappings=tuple(read_mapping(r) for r in of("AWS::Lambda::EventSourceMapping")),
+        buckets=tuple(read_bucket(r, identity.stack_name) for r in by_type["AWS::S3::Bucket"]),
+        queues=tuple(read_queue(r) for r in by_type["AWS::SQS::Queue"]),
+        functions=read_functions(
+            by_type["AWS::Lambda::Function"], by_type["AWS::Lambda::EventInvokeConfig"], identity.region
+        ),
+        mappings=tuple(read_mapping(r) for r in by_type["AWS::Lambda::EventSourceMapping"]),
         schedules=schedules,
-        routes=tuple(route for r in of("AWS::ApiGatewayV2::Api") for route in read_routes(r)),
+        routes=tuple(route for r in by_type["AWS::ApiGatewayV2::Api"] for route in read_routes(r)),
         edge=read_edge(
-            distributions=of("AWS::CloudFront::Distribution"),
-            cache_policies=of("AWS::CloudFront::CachePolicy"),
-            headers_policies=of("AWS::CloudFront::ResponseHeadersPolicy"),
-            bucket_policies=of("AWS::S3::BucketPolicy"),
-            functions=of("AWS::CloudFront::Function"),
+            distributions=by_type["AWS::CloudFront::Distribution"],
+            cache_policies=by_type["AWS::CloudFront::CachePolicy"],
+            headers_policies=by_type["AWS::CloudFront::ResponseHeadersPolicy"],
+            bucket_policies=by_type["AWS::S3::BucketPolicy"],
+            functions=by_type["AWS::CloudFront::Function"],
         ),
     )
-
-
-def _refuse_unknown(by_type: Mapping[str, list[Resource]]) -> None:
-    for kind, found in by_type.items():
-        if kind not in INTERPRETED and kind not in WITHOUT_COUNTERPART:
-            raise TemplateError(
-                f"{found[0].logical_id}: the local stack does not know the resource type {kind}; teach interpreter.py"
-            )

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +29,22 @@ class Resource:
     logical_id: str
     type: str
     properties: dict[str, Any]
+
+    def take(self, used: Iterable[str], without_effect: Iterable[str] = ()) -> Mapping[str, Any]:
+        """Return the properties, after checking that each is known; TemplateError names the first that is not."""
+        return take(self.logical_id, self.properties, used, without_effect)
+
+
+def take(
+    where: str, properties: Mapping[str, Any], used: Iterable[str], without_effect: Iterable[str] = ()
+) -> Mapping[str, Any]:
+    """Return the properties of a part of a resource, checked in the same way."""
+    unknown = sorted(set(properties) - set(used) - set(without_effect))
+    if unknown:
+        raise TemplateError(
+            f"{where}: the local stack does not know the property {unknown[0]}; teach local_stack/resources"
+        )
+    return properties
 
 
 @dataclass(frozen=True, slots=True)

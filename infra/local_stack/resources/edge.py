@@ -4,8 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from local_stack.errors import TemplateError
-from local_stack.resources.properties import take
-from local_stack.template import Resource
+from local_stack.template import Resource, take
 from local_stack.wiring import Behaviour, Edge, EdgeCode
 
 
@@ -32,22 +31,18 @@ def read_edge(
     headers = {r.logical_id: _headers(r) for r in headers_policies}
     declared = [*config.get("CacheBehaviors", []), {"PathPattern": "*", **config["DefaultCacheBehavior"]}]
     readable, sees_missing = _readable(bucket_policies)
+    logs = None
+    if "Logging" in config:
+        p = take("Distribution.Logging", config["Logging"], ["Bucket", "Prefix"], ["IncludeCookies"])
+        logs = (p["Bucket"].split(".")[0], p.get("Prefix", ""))
     return Edge(
         root=config.get("DefaultRootObject", ""),
         behaviours=tuple(_behaviour(b, encodings, headers) for b in declared),
         readable=readable,
         sees_missing=sees_missing,
         function=_function(functions),
-        logs=_logs(config.get("Logging")),
+        logs=logs,
     )
-
-
-def _logs(logging: Mapping[str, Any] | None) -> tuple[str, str] | None:
-    """Return the bucket and the beginning of the keys of access logs."""
-    if logging is None:
-        return None
-    p = take("Distribution.Logging", logging, ["Bucket", "Prefix"], ["IncludeCookies"])
-    return p["Bucket"].split(".")[0], p.get("Prefix", "")
 
 
 def _function(resources: list[Resource]) -> EdgeCode | None:
@@ -56,8 +51,7 @@ def _function(resources: list[Resource]) -> EdgeCode | None:
         return None
     if len(resources) > 1:
         raise TemplateError(f"the template has {len(resources)} functions at the edge, expected one at most")
-    p = take(resources[0].logical_id, resources[0].properties, ["FunctionCode", "FunctionConfig"],
-             ["AutoPublish", "Name"])  # fmt: skip
+    p = resources[0].take(["FunctionCode", "FunctionConfig"], ["AutoPublish", "Name"])
     config = take(f"{resources[0].logical_id}.FunctionConfig", p["FunctionConfig"],
                   ["KeyValueStoreAssociations", "Runtime"], ["Comment"])  # fmt: skip
     if config["Runtime"] != "cloudfront-js-2.0":
@@ -133,8 +127,7 @@ def _readable(policies: Iterable[Resource]) -> tuple[tuple[tuple[str, frozenset[
     patterns: list[tuple[str, frozenset[tuple[str, str]]]] = []
     sees_missing = False
     for policy in policies:
-        take(policy.logical_id, policy.properties, ["Bucket", "PolicyDocument"])
-        for statement in policy.properties["PolicyDocument"]["Statement"]:
+        for statement in policy.take(["Bucket", "PolicyDocument"])["PolicyDocument"]["Statement"]:
             service = statement["Principal"].get("Service") if isinstance(statement["Principal"], dict) else None
             if statement["Effect"] != "Allow" or service != "cloudfront.amazonaws.com":
                 continue  # transport security, and log delivery: neither exists here

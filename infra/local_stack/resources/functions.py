@@ -1,32 +1,29 @@
-"""Functions and their triggers: event source mappings, schedules, and the end of a deployment."""
+"""Functions and their triggers: event source mappings, schedules, the end of a deployment, and the API's routes."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from local_stack.errors import TemplateError
-from local_stack.resources.properties import take
-from local_stack.template import ACCOUNT_ID, CODE_BUCKET, Resource
-from local_stack.wiring import Function, Schedule, SourceMapping
+from local_stack.template import ACCOUNT_ID, CODE_BUCKET, Resource, take
+from local_stack.wiring import Function, Route, Schedule, SourceMapping
 
 
 def read_functions(functions: list[Resource], invoke_configs: list[Resource], region: str) -> Mapping[str, Function]:
     """Return the functions by logical id, with the retries of their invoke configurations."""
-    retries = {
-        r.properties["FunctionName"]: int(_invoke_config(r).get("MaximumRetryAttempts", 2)) for r in invoke_configs
-    }
+    retries = {}
+    for resource in invoke_configs:
+        p = resource.take(["FunctionName", "MaximumRetryAttempts", "Qualifier"],
+                          ["DestinationConfig", "MaximumEventAgeInSeconds"])  # fmt: skip
+        retries[p["FunctionName"]] = int(p.get("MaximumRetryAttempts", 2))
     return {r.logical_id: _function(r, retries, region) for r in functions}
 
 
-def _invoke_config(resource: Resource) -> Mapping[str, Any]:
-    return take(resource.logical_id, resource.properties, ["FunctionName", "MaximumRetryAttempts", "Qualifier"],
-                ["DestinationConfig", "MaximumEventAgeInSeconds"])  # fmt: skip
-
-
 def _function(resource: Resource, retries: Mapping[str, int], region: str) -> Function:
-    p = take(
-        resource.logical_id, resource.properties, ["Code", "Handler", "Environment", "Timeout", "MemorySize"],
+    p = resource.take(
+        ["Code", "Handler", "Environment", "Timeout", "MemorySize"],
         # RecursiveLoop: chains of events are not tracked here, so none is ever stopped.
         ["Architectures", "Description", "LoggingConfig", "RecursiveLoop", "Role", "Runtime", "Tags", "TracingConfig",
          "ReservedConcurrentExecutions", "FunctionName", "EphemeralStorage", "Layers", "SnapStart"],
@@ -48,8 +45,7 @@ def _function(resource: Resource, retries: Mapping[str, int], region: str) -> Fu
 
 def read_mapping(resource: Resource) -> SourceMapping:
     """Return the function that gets a queue's messages, and how many at once."""
-    p = take(
-        resource.logical_id, resource.properties,
+    p = resource.take(
         ["BatchSize", "EventSourceArn", "FunctionName", "FunctionResponseTypes", "MaximumBatchingWindowInSeconds",
          "ScalingConfig"],
         ["Tags"],
@@ -71,9 +67,8 @@ def read_mapping(resource: Resource) -> SourceMapping:
 
 def read_schedule(resource: Resource) -> Schedule:
     """Return when a function starts, and with which event."""
-    p = take(resource.logical_id, resource.properties,
-             ["ScheduleExpression", "ScheduleExpressionTimezone", "Target", "State"],
-             ["Description", "FlexibleTimeWindow", "Name", "GroupName"])  # fmt: skip
+    p = resource.take(["ScheduleExpression", "ScheduleExpressionTimezone", "Target", "State"],
+                      ["Description", "FlexibleTimeWindow", "Name", "GroupName"])  # fmt: skip
     if p.get("ScheduleExpressionTimezone", "UTC") != "UTC" or p.get("State", "ENABLED") != "ENABLED":
         raise TemplateError(f"{resource.logical_id}: the local stack knows only enabled schedules in UTC")
     target = take(f"{resource.logical_id}.Target", p["Target"], ["Arn", "Input"],
@@ -87,7 +82,7 @@ def check_rule(resource: Resource, schedules: Iterable[Schedule]) -> None:
 
     Schedules run once when the local stack has started, so such a rule needs nothing more here.
     """
-    p = take(resource.logical_id, resource.properties, ["EventPattern", "Targets"], ["Description", "Name", "State"])
+    p = resource.take(["EventPattern", "Targets"], ["Description", "Name", "State"])
     pattern = p["EventPattern"]
     kinds = (pattern.get("source"), pattern.get("detail-type"))
     if kinds != (["aws.cloudformation"], ["CloudFormation Stack Status Change"]):
@@ -97,3 +92,43 @@ def check_rule(resource: Resource, schedules: Iterable[Schedule]) -> None:
         target = take(f"{resource.logical_id}.Targets", rule_target, ["Arn", "Input"], ["Id", "RetryPolicy"])
         if (target["Arn"].rsplit(":", 1)[1], json.loads(target["Input"])) not in started:
             raise TemplateError(f"{resource.logical_id}: no schedule does what it does: {target['Input']}")
+
+
+def check_stage(stage: Resource) -> None:
+    """Raise TemplateError unless the stage is the default one, which is served without a prefix."""
+    stage.take(["ApiId", "StageName", "AutoDeploy"], ["AccessLogSettings", "DefaultRouteSettings", "Tags"])
+    if stage.properties["StageName"] != "$default":
+        raise TemplateError(f"{stage.logical_id}: the local stack serves only the stage $default")
+
+
+def read_routes(resource: Resource) -> Iterable[Route]:
+    """Yield the routes of the API's OpenAPI body."""
+    p = resource.take(["Body"], ["Tags", "Description"])
+    body = take(f"{resource.logical_id}.Body", p["Body"], ["openapi", "info", "components", "paths", "security"],
+                ["tags", "x-anchors"])  # fmt: skip
+    schemes = body.get("components", {}).get("securitySchemes", {})
+    for path, operations in body["paths"].items():
+        for method, operation in operations.items():
+            where = f"{resource.logical_id} {method.upper()} {path}"
+            take(where, operation, ["security", "x-amazon-apigateway-integration"], ["responses", "operationId"])
+            security = operation.get("security", body.get("security", []))
+            integration = take(where, operation["x-amazon-apigateway-integration"],
+                               ["type", "payloadFormatVersion", "uri"], ["httpMethod"])  # fmt: skip
+            if (integration["type"], integration.get("payloadFormatVersion")) != ("aws_proxy", "2.0"):
+                raise TemplateError(f"{where}: the local stack knows only aws_proxy with payload format 2.0")
+            found = re.search(r"function:([^/:]+)/invocations$", integration["uri"])
+            if not found:
+                raise TemplateError(f"{where}: no function in {integration['uri']}")
+            yield Route(method.upper(), path, found.group(1), _auth(where, security, schemes))
+
+
+def _auth(where: str, security: list[Mapping[str, Any]], schemes: Mapping[str, Any]) -> str:
+    names = [name for requirement in security for name in requirement]
+    if not names:
+        return "none"
+    scheme = schemes[names[0]]
+    if scheme.get("x-amazon-apigateway-authtype") == "awsSigv4":
+        return "iam"
+    if scheme.get("x-amazon-apigateway-authorizer", {}).get("type") == "jwt":
+        return "jwt"
+    raise TemplateError(f"{where}: the local stack does not know the authorizer {names[0]}")

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from local_stack.errors import TemplateError
-from local_stack.interpreter import interpret
-from local_stack.names import Names
+from local_stack.interpreter import interpret, local_names
 from local_stack.schedules import next_run
 from local_stack.stack import TEMPLATE
 from local_stack.template import Resolver, StackIdentity, load, parameters, translate
@@ -101,7 +100,8 @@ def wire(change: Any = None, given: Mapping[str, str] | None = None) -> Wiring:
         change(document["Resources"])
     translated = translate(document, TEMPLATE.parent, IDENTITY.region)
     return interpret(
-        Resolver(translated, values, IDENTITY, Names(IDENTITY, "http://s3", values).of).resources(), IDENTITY
+        Resolver(translated, values, IDENTITY, local_names(IDENTITY, "http://s3", values, "localhost")).resources(),
+        IDENTITY,
     )
 
 
