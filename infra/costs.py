@@ -110,15 +110,51 @@ class Row:
 
 def bill(server: Server) -> list[Row]:
     """Return every line of a month's bill."""
-    return [*_storage(server), *_requests(server), *_lambda(server), *_messages(server), *_delivery(server)]
+    digest = (server.version_gb / HASHED_GB_S + 1) * DIGEST_GB
+    uploads = digest + PUBLISH_RUNS * PUBLISH_GB + (WAIT_S + 1) * UPLOADS_GB
+    maintain = (HOURS + DAYS) * (1 + server.products * PRODUCT_S) * MAINTAIN_GB
+    renewals = server.version_gb / HASHED_GB_S / RENEW_S
+    messages = MESSAGES + CALLS_A_RUN * (DIGEST_RUNS + PUBLISH_RUNS) + renewals
+    requests = POLLERS * HOURS * 3600 / 20 + messages * server.versions
+    metrics = OWN_METRICS + server.streams
+    paid = max(0, server.served_gb - 1000)
+    paths = server.files * server.versions
+    return [
+        *_s3(server),
+        Row(
+            "Lambda, uploads and deletions",
+            f"{server.versions:,} x {uploads:.0f} GB-s",
+            server.versions * (uploads * 0.0000133334 + 12 * 2e-7),
+        ),
+        Row("Lambda, maintain", f"{maintain:,.0f} GB-s", maintain * 0.0000133334),
+        Row("API Gateway", f"{4 * server.versions:,} requests", 4e-6 * server.versions),
+        Row("SQS, 1 M requests free", f"{requests / 1e6:.1f} M requests", max(0.0, requests - 1e6) * 4e-7),
+        Row("CloudWatch, alarms, 10 free", f"{ALARM_METRICS} metrics", (ALARM_METRICS - 10) * 0.10),
+        Row("CloudWatch, custom metrics, 10 free", f"{metrics} metrics", (metrics - 10) * 0.30),
+        Row(
+            "CloudFront, 1 TB free, then $0.085/GB to 10 TB, $0.080 to 50 TB",
+            f"{server.served_gb:,} GB",
+            min(paid, 10_000) * 0.085 + max(0, paid - 10_000) * 0.080,
+        ),
+        Row("CloudFront, invalidations, 1,000 free", f"{paths:,} paths", max(0, paths - 1000) * 0.005),
+    ]
 
 
-def _storage(server: Server) -> list[Row]:
+def _s3(server: Server) -> list[Row]:
     kept = server.kept * server.version_gb
     deleted = server.gb_a_day * (server.grace_hours / 24 + server.noncurrent_days)
     document = server.kept / server.streams * VERSION_BYTES / 1e9
-    tags = server.files * server.kept
     generations = CATALOG_WRITES * server.versions / DAYS * server.noncurrent_days * document
+    tags = server.files * server.kept
+    polls = WAIT_S / POLL_S
+    writes = server.versions * (PUTS + LISTS + polls * LISTS_A_POLL)
+    reads = server.versions * (
+        GETS + GETS_FOR_EACH_SIBLING * server.siblings + ceil(server.version_gb * 1e9 / PART_BYTES) + polls
+    )
+    each = (writes * 5e-6 + reads * 4e-7) / server.versions
+    pages = (server.files + 1) * server.kept / 1000
+    reconcile_lists, prune_lists = 2 * server.products + pages + 7, 4 * server.products + pages + 5
+    maintain = (HOURS * reconcile_lists + DAYS * prune_lists) * 5e-6 + (HOURS + DAYS) * server.kept * 4e-7
     return [
         Row("S3, listed images", f"{kept:,.0f} GB", kept * 0.023),
         Row(
@@ -126,62 +162,8 @@ def _storage(server: Server) -> list[Row]:
         ),
         Row("S3, earlier generations of the catalog", f"{generations:,.1f} GB", generations * 0.023),
         Row("S3, the tags of listed files", f"{tags:,} tags", tags * 1e-6),
-    ]
-
-
-def _requests(server: Server) -> list[Row]:
-    polls = WAIT_S / POLL_S
-    writes = server.versions * (PUTS + LISTS + polls * LISTS_A_POLL)
-    reads = server.versions * (
-        GETS + GETS_FOR_EACH_SIBLING * server.siblings + ceil(server.version_gb * 1e9 / PART_BYTES) + polls
-    )
-    pages = (server.files + 1) * server.kept / 1000
-    reconcile_lists, prune_lists = 2 * server.products + pages + 7, 4 * server.products + pages + 5
-    maintain = (HOURS * reconcile_lists + DAYS * prune_lists) * 5e-6 + (HOURS + DAYS) * server.kept * 4e-7
-    each = (writes * 5e-6 + reads * 4e-7) / server.versions
-    return [
         Row("S3, requests of uploads and deletions", f"{server.versions:,} x ${each:.5f}", each * server.versions),
         Row("S3, requests of the hourly reconcile and of retention", f"{server.kept:,} records, hourly", maintain),
-    ]
-
-
-def _lambda(server: Server) -> list[Row]:
-    digest = (server.version_gb / HASHED_GB_S + 1) * DIGEST_GB
-    each = digest + PUBLISH_RUNS * PUBLISH_GB + (WAIT_S + 1) * UPLOADS_GB
-    maintain = (HOURS + DAYS) * (1 + server.products * PRODUCT_S) * MAINTAIN_GB
-    return [
-        Row(
-            "Lambda, uploads and deletions",
-            f"{server.versions:,} x {each:.0f} GB-s",
-            server.versions * (each * 0.0000133334 + 12 * 2e-7),
-        ),
-        Row("Lambda, maintain", f"{maintain:,.0f} GB-s", maintain * 0.0000133334),
-    ]
-
-
-def _messages(server: Server) -> list[Row]:
-    renewals = server.version_gb / HASHED_GB_S / RENEW_S
-    each = MESSAGES + CALLS_A_RUN * (DIGEST_RUNS + PUBLISH_RUNS) + renewals
-    requests = POLLERS * HOURS * 3600 / 20 + each * server.versions
-    metrics = OWN_METRICS + server.streams
-    return [
-        Row("API Gateway", f"{4 * server.versions:,} requests", 4e-6 * server.versions),
-        Row("SQS, 1 M requests free", f"{requests / 1e6:.1f} M requests", max(0.0, requests - 1e6) * 4e-7),
-        Row("CloudWatch, alarms, 10 free", f"{ALARM_METRICS} metrics", (ALARM_METRICS - 10) * 0.10),
-        Row("CloudWatch, custom metrics, 10 free", f"{metrics} metrics", (metrics - 10) * 0.30),
-    ]
-
-
-def _delivery(server: Server) -> list[Row]:
-    paid = max(0, server.served_gb - 1000)
-    paths = server.files * server.versions
-    return [
-        Row(
-            "CloudFront, 1 TB free, then $0.085/GB to 10 TB, $0.080 to 50 TB",
-            f"{server.served_gb:,} GB",
-            min(paid, 10_000) * 0.085 + max(0, paid - 10_000) * 0.080,
-        ),
-        Row("CloudFront, invalidations, 1,000 free", f"{paths:,} paths", max(0, paths - 1000) * 0.005),
     ]
 
 

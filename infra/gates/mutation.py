@@ -47,11 +47,13 @@ def mutate() -> Iterator[str]:
         [str(mutmut), "run", "--max-children", str(os.cpu_count() or 1)],
         capture_output=True, text=True, check=False, cwd=folder, env=environment,
     )  # fmt: skip
-    outcomes = dict(_outcomes(folder))
+    outcomes: dict[str, int | None] = {}  # None for an untested mutant
+    for meta in (folder / "mutants" / "imageserver").rglob("*.meta"):
+        outcomes |= json.loads(meta.read_text())["exit_code_by_key"]
     if not outcomes or None in outcomes.values():
         yield f"mutmut did not finish: {(done.stdout + done.stderr)[-2000:]}"
         return
-    survivors = sorted(name for name, killed in outcomes.items() if not killed)
+    survivors = sorted(name for name, status in outcomes.items() if status in _SURVIVED)
     score = 1 - len(survivors) / len(outcomes)
     if score < LEAST_SCORE:
         yield f"{score:.1%} of {len(outcomes)} mutants were noticed, expected {LEAST_SCORE:.0%}; see {folder}"
@@ -75,10 +77,3 @@ def _copy(folder: Path) -> None:
     lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
     lines += ["[tool.pytest.ini_options]", 'pythonpath = ["."]', 'addopts = "--import-mode=importlib"']
     (folder / "pyproject.toml").write_text("\n".join(["[tool.mutmut]", *lines, ""]))
-
-
-def _outcomes(folder: Path) -> Iterator[tuple[str, bool | None]]:
-    """Yield each mutant, and whether a test noticed it; None for an untested one."""
-    for meta in sorted((folder / "mutants" / "imageserver").rglob("*.meta")):
-        for name, code in json.loads(meta.read_text())["exit_code_by_key"].items():
-            yield name, None if code is None else code not in _SURVIVED

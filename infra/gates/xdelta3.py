@@ -118,7 +118,17 @@ def fetched(package: Package, kept: Path) -> bytes:
             continue
         _keep(body, kept / package.name)
         return body
-    raise SystemExit(_advice(package, kept, problems))
+    raise SystemExit(
+        "\n".join(
+            (
+                f"bundle: {package.name}, which the package of delta needs, could not be fetched:",
+                *(f"  {problem}" for problem in problems),
+                f"Without deltas (the parameter Deltas is 0) it is not needed: {WANTED}=no sam build",
+                f"Otherwise download it on a machine with a network, from either address, and put it into {kept},",
+                f"or name another folder: {PACKAGES}=FOLDER sam build. Behind a proxy, set https_proxy.",
+            )
+        )
+    )
 
 
 class _OtherBytes(Exception):
@@ -141,19 +151,6 @@ def _keep(body: bytes, path: Path) -> None:
         Path(file.name).replace(path)
     except OSError as problem:
         sys.stderr.write(f"bundle: {path.name} is not kept for the next build: {problem}\n")
-
-
-def _advice(package: Package, kept: Path, problems: list[str]) -> str:
-    """Return what was tried, and what the user can do about it."""
-    return "\n".join(
-        (
-            f"bundle: {package.name}, which the package of delta needs, could not be fetched:",
-            *(f"  {problem}" for problem in problems),
-            f"Without deltas (the parameter Deltas is 0) it is not needed: {WANTED}=no sam build",
-            f"Otherwise download it on a machine with a network, from either address, and put it into {kept},",
-            f"or name another folder: {PACKAGES}=FOLDER sam build. Behind a proxy, set https_proxy.",
-        )
-    )
 
 
 def unpacked(deb: bytes, where: str) -> Iterator[tuple[str, bytes]]:

@@ -1,6 +1,5 @@
 """Renders api.html, the readable form of openapi.json. No script; the style is the page's own block."""
 
-from collections.abc import Iterator
 from html import escape
 from typing import Any
 
@@ -47,26 +46,20 @@ def render(policy: str, style: str) -> str:
 
 
 def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
-    lines = "\n".join(f"<dt>{term}</dt><dd>{text}</dd>" for term, text in _facts(operation))
+    facts = []
+    for parameter in operation.get("parameters", ()):
+        where = "" if parameter["in"] == "path" else f" ({parameter['in']})"
+        facts.append((f"<code>{escape(parameter['name'])}</code>{where}", _text(parameter["description"])))
+    if body := operation.get("requestBody"):
+        schema = body["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        facts.append(("Body", f"<code>{schema}</code>, JSON"))
+    facts += [(status, _text(answer["description"])) for status, answer in operation["responses"].items()]
+    lines = "\n".join(f"<dt>{term}</dt><dd>{text}</dd>" for term, text in facts)
     sentence = f"<p>{_text(operation['description'])}</p>" if "description" in operation else ""
     return (
         f"<section>\n<h2>{escape(operation['summary'])}</h2>\n"
         f"<p><code>{method.upper()} {escape(path)}</code></p>\n{sentence}<dl>\n{lines}\n</dl>\n</section>"
     )
-
-
-def _facts(operation: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    for parameter in operation.get("parameters", ()):
-        where = "" if parameter["in"] == "path" else f" ({parameter['in']})"
-        yield f"<code>{escape(parameter['name'])}</code>{where}", _text(parameter["description"])
-    if body := operation.get("requestBody"):
-        yield "Body", f"<code>{_name(body['content']['application/json']['schema'])}</code>, JSON"
-    for status, answer in operation["responses"].items():
-        yield status, _text(answer["description"])
-
-
-def _name(schema: dict[str, str]) -> str:
-    return schema["$ref"].rpartition("/")[2]
 
 
 def _text(markdown: str) -> str:
