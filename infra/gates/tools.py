@@ -40,27 +40,24 @@ def environment(name: str, python: Path | None = None) -> Path:
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / f"{name}.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)  # parallel tests may need the same one at the same time
-        if not (folder / "complete").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            _create(folder, lock, python or Path(sys.executable))
-            (folder / "complete").touch()
+        if (folder / "complete").exists():
+            return folder / "bin"
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            uv = find_uv()
+        except SetupFailed as failure:
+            raise ToolMissing(str(failure)) from failure
+        make = [uv, "venv", "--quiet", "--no-project", "--python", str(python or sys.executable), str(folder)]
+        # The lock is complete, so nothing is resolved again.
+        fill = [uv, "pip", "install", "--quiet", "--no-config", "--require-hashes", "--no-deps"]
+        fill += ["--python", str(folder / "bin" / "python"), "-r", str(lock)]
+        for command in (make, fill):
+            settings = uv_settings(dict(os.environ))
+            done = subprocess.run(command, capture_output=True, text=True, check=False, env=settings)
+            if done.returncode:
+                reason = (done.stderr or done.stdout).strip()[-2000:]
+                raise ToolMissing(
+                    f"{lock.name} could not be installed (it needs a package index the first time):\n{reason}"
+                )
+        (folder / "complete").touch()
     return folder / "bin"
-
-
-def _create(folder: Path, lock: Path, python: Path) -> None:
-    try:
-        uv = find_uv()
-    except SetupFailed as failure:
-        raise ToolMissing(str(failure)) from failure
-    make = [uv, "venv", "--quiet", "--no-project", "--python", str(python), str(folder)]
-    # The lock is complete, so nothing is resolved again.
-    fill = [uv, "pip", "install", "--quiet", "--no-config", "--require-hashes", "--no-deps"]
-    fill += ["--python", str(folder / "bin" / "python"), "-r", str(lock)]
-    for command in (make, fill):
-        settings = uv_settings(dict(os.environ))
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=settings)
-        if done.returncode:
-            reason = (done.stderr or done.stdout).strip()[-2000:]
-            raise ToolMissing(
-                f"{lock.name} could not be installed (it needs a package index the first time):\n{reason}"
-            )

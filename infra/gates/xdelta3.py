@@ -155,23 +155,20 @@ def _keep(body: bytes, path: Path) -> None:
 
 def unpacked(deb: bytes, where: str) -> Iterator[tuple[str, bytes]]:
     """Yield path and content of each file of a Debian package: an ar archive with a data.tar.xz."""
-    data = next((body for name, body in _ar(deb) if name == "data.tar.xz"), None)
-    if data is None:
+    start = len(b"!<arch>\n")
+    while start < len(deb):
+        header = deb[start : start + _HEADER_BYTES]
+        start, size = start + _HEADER_BYTES, int(header[48:58])
+        if header[:16].decode().strip().rstrip("/") == "data.tar.xz":
+            break
+        start += size + size % 2
+    else:
         raise SystemExit(f"bundle: {where} has no data.tar.xz")
-    with tarfile.open(fileobj=io.BytesIO(lzma.decompress(data))) as archive:
+    with tarfile.open(fileobj=io.BytesIO(lzma.decompress(deb[start : start + size]))) as archive:
         for member in archive:
             content = archive.extractfile(member) if member.isfile() else None
             if content:
                 yield member.name.removeprefix("./"), content.read()
-
-
-def _ar(body: bytes) -> Iterator[tuple[str, bytes]]:
-    start = len(b"!<arch>\n")
-    while start < len(body):
-        header = body[start : start + _HEADER_BYTES]
-        start, size = start + _HEADER_BYTES, int(header[48:58])
-        yield header[:16].decode().strip().rstrip("/"), body[start : start + size]
-        start += size + size % 2
 
 
 _DIGESTS: Final = {

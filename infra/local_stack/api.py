@@ -118,8 +118,16 @@ def caller(auth: str, headers: Mapping[str, str]) -> dict[str, Any] | None:
     if auth == "none":
         return {}
     if auth == "jwt":
-        claims = _claims(headers.get("authorization", ""))
-        return None if claims is None else {"jwt": {"claims": claims, "scopes": None}}
+        token = headers.get("authorization", "").removeprefix("Bearer ").split(".")
+        if len(token) != 3:
+            return None
+        try:
+            claims = json.loads(base64.urlsafe_b64decode(token[1] + "=" * (-len(token[1]) % 4)))
+        except (binascii.Error, ValueError):
+            return None
+        # API Gateway passes every claim as text.
+        texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in claims.items()}
+        return {"jwt": {"claims": texts, "scopes": None}}
     signed = re.match(r"AWS4-HMAC-SHA256 Credential=([^/]+)/", headers.get("authorization", ""))
     name = headers.get(CALLER_HEADER) or (signed.group(1) if signed else "")
     if not name:
@@ -136,19 +144,6 @@ def caller(auth: str, headers: Mapping[str, str]) -> dict[str, Any] | None:
             "userId": "AIDALOCAL",
         }
     }
-
-
-def _claims(authorization: str) -> dict[str, Any] | None:
-    """Return the claims of a bearer token, unverified; None if there is no readable token."""
-    token = authorization.removeprefix("Bearer ").split(".")
-    if len(token) != 3:
-        return None
-    try:
-        claims = json.loads(base64.urlsafe_b64decode(token[1] + "=" * (-len(token[1]) % 4)))
-    except (binascii.Error, ValueError):
-        return None
-    # API Gateway passes every claim as text.
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in claims.items()}
 
 
 def proxy_event(

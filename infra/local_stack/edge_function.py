@@ -46,8 +46,11 @@ class EdgeFunction:
     def __init__(self, source: str, read: Read, log: Log = _log) -> None:
         self._context = quickjs.Context()
         self._context.set_memory_limit(MEMORY_BYTES)
-        for name, host in (("get", read), ("decode", _decode), ("text", _text), ("digest", _digest), ("log", log)):
-            self._context.add_callable(f"host_{name}", host)
+        self._context.add_callable("host_get", read)
+        self._context.add_callable("host_decode", _decode)
+        self._context.add_callable("host_text", lambda digits: bytes.fromhex(digits).decode(errors="replace"))
+        self._context.add_callable("host_digest", _digest)
+        self._context.add_callable("host_log", log)
         self._context.eval(_RUNTIME.read_text())
         self._context.eval(source.replace(_IMPORT, "", 1))
         self._start = self._context.get("start")
@@ -106,10 +109,6 @@ def _decode(text: str, encoding: str) -> str:
         return base64.b64decode(plain + "=" * (-len(plain) % 4)).hex()
     except binascii.Error:
         return ""
-
-
-def _text(digits: str) -> str:
-    return bytes.fromhex(digits).decode(errors="replace")
 
 
 def _digest(key: str | None, text: str, encoding: str) -> str:

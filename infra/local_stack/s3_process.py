@@ -34,7 +34,14 @@ class S3Process:
                 start_new_session=True,
             )
         self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
+
+        def read() -> None:
+            assert self._process.stdout is not None  # noqa: S101  (opened above)
+            for line in self._process.stdout:
+                self._lines.put(json.loads(line))
+            self._lines.put(None)
+
+        threading.Thread(target=read, daemon=True).start()
 
     def wait_until_ready(self) -> None:
         """Return when it answers. Raise LocalStackError if it ends or takes a minute."""
@@ -64,12 +71,6 @@ class S3Process:
         """End the process."""
         self._process.kill()
         self._process.wait()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None  # noqa: S101  (opened above)
-        for line in self._process.stdout:
-            self._lines.put(json.loads(line))
-        self._lines.put(None)
 
 
 def _tail(log: Path) -> str:

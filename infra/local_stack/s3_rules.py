@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import count
 from types import SimpleNamespace
-from typing import IO, Any, Final
+from typing import Any, Final
 from urllib.parse import parse_qs, quote_plus, unquote
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
@@ -125,8 +125,11 @@ class S3Rules:
         query = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True)
         method = environ["REQUEST_METHOD"]
         if method == "POST" and "delete" in query:
-            for name, version in _markers(body):
-                self._marked(bucket, name, version)
+            for deleted in ElementTree.fromstring(body).iter():  # noqa: S314  (moto's own answer)
+                said = {child.tag.rpartition("}")[2]: child.text or "" for child in deleted}
+                is_new = said.get("DeleteMarker") == "true" and not said.get("VersionId")
+                if deleted.tag.rpartition("}")[2] == "Deleted" and is_new:
+                    self._marked(bucket, said["Key"], said.get("DeleteMarkerVersionId", ""))
         elif method == "DELETE" and key and "uploadId" not in query:
             if headers.get("x-amz-delete-marker") == "true" and "versionId" not in query:
                 self._marked(bucket, key, headers.get("x-amz-version-id", ""))
@@ -231,7 +234,7 @@ def _take_body(environ: Environ) -> None:
     """Read the body to its declared end, check it, and put it where moto reads it; S3Refusal if it is not whole."""
     if not environ.get("CONTENT_LENGTH"):
         raise S3Refusal(411, "MissingContentLength", "You must provide the Content-Length HTTP header.")
-    length = int(environ["CONTENT_LENGTH"])
+    length = left = int(environ["CONTENT_LENGTH"])
     if length > LARGEST_PUT_BYTES:
         raise S3Refusal(
             400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed size",
@@ -239,7 +242,18 @@ def _take_body(environ: Environ) -> None:
         )  # fmt: skip
     body = tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115  (moto reads it after we return)
     checks = _Checks(environ)
-    for chunk in _received(environ["wsgi.input"], length):
+    while left:
+        try:
+            chunk = environ["wsgi.input"].read(min(left, CHUNK_BYTES))
+        except OSError:
+            chunk = b""  # a broken connection is the same as an early end
+        if not chunk:
+            raise S3Refusal(
+                400, "IncompleteBody",
+                f"You did not provide the number of bytes specified by the Content-Length HTTP header: "
+                f"got {length - left} of {length}",
+            )  # fmt: skip
+        left -= len(chunk)
         checks.update(chunk)
         body.write(chunk)
     if not environ.get("HTTP_X_AMZ_CONTENT_SHA256", "").startswith("STREAMING-"):
@@ -250,23 +264,6 @@ def _take_body(environ: Environ) -> None:
     if environ.get("CONTENT_TYPE", "").startswith(("application/x-www-form-urlencoded", "multipart/form-data")):
         # The web framework below moto would parse the body as a form and leave nothing to store; S3 stores it.
         environ["CONTENT_TYPE"] = "application/octet-stream"
-
-
-def _received(source: IO[bytes], length: int) -> Iterator[bytes]:
-    left = length
-    while left:
-        try:
-            chunk = source.read(min(left, CHUNK_BYTES))
-        except OSError:
-            chunk = b""  # a broken connection is the same as an early end
-        if not chunk:
-            raise S3Refusal(
-                400, "IncompleteBody",
-                f"You did not provide the number of bytes specified by the Content-Length HTTP header: "
-                f"got {length - left} of {length}",
-            )  # fmt: skip
-        left -= len(chunk)
-        yield chunk
 
 
 def _check_upload(environ: Environ) -> None:
@@ -348,12 +345,3 @@ def _stream(found: Any, headers: Headers) -> Iterator[bytes]:
         start += len(chunk)
         left -= len(chunk)
         yield chunk
-
-
-def _markers(body: bytes) -> Iterator[tuple[str, str]]:
-    """Return (key, version of the marker) for each new delete marker that a DeleteObjects answer reports."""
-    for deleted in ElementTree.fromstring(body).iter():  # noqa: S314  (moto's own answer)
-        if deleted.tag.rpartition("}")[2] == "Deleted":
-            said = {child.tag.rpartition("}")[2]: child.text or "" for child in deleted}
-            if said.get("DeleteMarker") == "true" and not said.get("VersionId"):
-                yield said["Key"], said.get("DeleteMarkerVersionId", "")

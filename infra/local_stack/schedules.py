@@ -51,7 +51,15 @@ class Scheduler:
 
     def start(self) -> None:
         """Run every schedule once, one after the other, then each at its times."""
-        threading.Thread(target=self._first_runs, name="schedules", daemon=True).start()
+
+        def first_runs() -> None:
+            for name in self.names:
+                if not self._stopping.is_set():
+                    self.run(name)
+                threading.Thread(target=self._repeat, args=(name,), name=name, daemon=True).start()
+            self._first_done.set()
+
+        threading.Thread(target=first_runs, name="schedules", daemon=True).start()
 
     def has_run(self) -> bool:
         """Return whether every schedule has run once."""
@@ -68,13 +76,6 @@ class Scheduler:
         if outcome.error and not self._stopping.is_set():
             self._failed(schedule.function, outcome.error)
         return outcome
-
-    def _first_runs(self) -> None:
-        for name in self.names:
-            if not self._stopping.is_set():
-                self.run(name)
-            threading.Thread(target=self._repeat, args=(name,), name=name, daemon=True).start()
-        self._first_done.set()
 
     def _repeat(self, name: str) -> None:
         while True:

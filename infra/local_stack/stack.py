@@ -86,8 +86,16 @@ class LocalStack:
                     f"another local stack runs with the state folder {folder}; stop it, or choose another --state-dir"
                 ) from None
             remove_stack(folder)
+            logs = folder / "logs"
+            shutil.rmtree(logs, ignore_errors=True)
+            logs.mkdir()
+            # The stack's own messages go to a file; the terminal is for arrivals and publications.
+            handler = logging.FileHandler(logs / "stack.log")
+            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+            logging.getLogger("local_stack").addHandler(handler)
+            logging.getLogger("local_stack").propagate = False
             self._closing = started
-            self._start(folder)
+            self._start(folder, logs)
             self._closing = started.pop_all()
         return self
 
@@ -113,8 +121,7 @@ class LocalStack:
             raise
         return version in json.loads(body)["products"].get(product, {}).get("versions", {})
 
-    def _start(self, folder: Path) -> None:
-        logs = _new_logs(folder / "logs")
+    def _start(self, folder: Path, logs: Path) -> None:
         sockets = listen(self._options.port)  # first, so that a port in use is reported before anything else happens
         for bound in sockets:
             self._closing.callback(bound.close)
@@ -233,14 +240,3 @@ def log_of_function(file: Path) -> Iterator[Log]:
     """Yield a function that appends a line with its time, as CloudWatch Logs stores lines of CloudFront's function."""
     with file.open("a", buffering=1) as out:
         yield lambda text: out.write(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {text}\n")
-
-
-def _new_logs(folder: Path) -> Path:
-    """Empty the folder, and log the stack's own messages there: the terminal is for arrivals and publications."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    handler = logging.FileHandler(folder / "stack.log")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    logging.getLogger("local_stack").addHandler(handler)
-    logging.getLogger("local_stack").propagate = False
-    return folder

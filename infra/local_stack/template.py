@@ -164,6 +164,22 @@ class Resolver:
         self._document = document
         self._values = {**identity.pseudo(), **values}
         self._attribute = attribute
+        self._functions: dict[str, Callable[[Any], Any]] = {
+            "Ref": self._ref,
+            "Condition": self._condition,
+            "Fn::GetAtt": self._get_att,
+            "Fn::Sub": self._sub,
+            "Fn::Join": lambda a: str(self.value(a[0])).join(str(part) for part in self.value(a[1])),
+            "Fn::If": lambda a: self.value(a[1] if self._condition(a[0]) else a[2]),
+            "Fn::Select": lambda a: self.value(a[1])[int(self.value(a[0]))],
+            "Fn::Split": lambda a: str(self.value(a[1])).split(str(a[0])),
+            "Fn::FindInMap": self._find_in_map,
+            "Fn::Equals": lambda a: str(self.value(a[0])) == str(self.value(a[1])),
+            "Fn::Not": lambda a: not self.value(a[0]),
+            "Fn::And": lambda a: all(self.value(part) for part in a),
+            "Fn::Or": lambda a: any(self.value(part) for part in a),
+            "Fn::ToJsonString": lambda a: json.dumps(self.value(a)),
+        }
 
     def resources(self) -> list[Resource]:
         """Return the resources whose condition holds."""
@@ -183,30 +199,13 @@ class Resolver:
         if len(node) == 1:
             (name, argument), *_ = node.items()
             if name == "Ref" or (name == "Condition" and isinstance(argument, str)) or name.startswith("Fn::"):
-                return self._intrinsic(name, argument)
+                if name not in self._functions:
+                    raise TemplateError(
+                        f"the template uses {name}, which the local stack does not know; teach template.py"
+                    )
+                return self._functions[name](argument)
         resolved = {key: self.value(item) for key, item in node.items()}
         return {key: item for key, item in resolved.items() if item is not _NO_VALUE}
-
-    def _intrinsic(self, name: str, argument: Any) -> Any:
-        functions: dict[str, Callable[[Any], Any]] = {
-            "Ref": self._ref,
-            "Condition": self._condition,
-            "Fn::GetAtt": self._get_att,
-            "Fn::Sub": self._sub,
-            "Fn::Join": lambda a: str(self.value(a[0])).join(str(part) for part in self.value(a[1])),
-            "Fn::If": lambda a: self.value(a[1] if self._condition(a[0]) else a[2]),
-            "Fn::Select": lambda a: self.value(a[1])[int(self.value(a[0]))],
-            "Fn::Split": lambda a: str(self.value(a[1])).split(str(a[0])),
-            "Fn::FindInMap": self._find_in_map,
-            "Fn::Equals": lambda a: str(self.value(a[0])) == str(self.value(a[1])),
-            "Fn::Not": lambda a: not self.value(a[0]),
-            "Fn::And": lambda a: all(self.value(part) for part in a),
-            "Fn::Or": lambda a: any(self.value(part) for part in a),
-            "Fn::ToJsonString": lambda a: json.dumps(self.value(a)),
-        }
-        if name not in functions:
-            raise TemplateError(f"the template uses {name}, which the local stack does not know; teach template.py")
-        return functions[name](argument)
 
     def _ref(self, name: str) -> Any:
         if name in self._values:

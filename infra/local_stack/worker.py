@@ -44,7 +44,13 @@ def main(handler_name: str) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     events: queue.Queue[str] = queue.Queue()
-    threading.Thread(target=_read, args=(events,), daemon=True).start()
+
+    def read() -> None:
+        for line in sys.stdin:
+            events.put(line)
+        os._exit(0)  # the stack is gone: end even if the function is busy
+
+    threading.Thread(target=read, daemon=True).start()
     module, _, name = handler_name.rpartition(".")
     broken = None
     try:
@@ -58,13 +64,6 @@ def main(handler_name: str) -> None:
         answers.flush()
         if answer["last"]:
             return  # the next event gets a fresh process, so that a corrected file is seen
-
-
-def _read(events: "queue.Queue[str]") -> None:
-    """Take lines until the stack is gone, then end even if the function is busy."""
-    for line in sys.stdin:
-        events.put(line)
-    os._exit(0)
 
 
 def _run(handler: Handler, request: dict[str, Any]) -> dict[str, Any]:

@@ -18,29 +18,29 @@ def read_functions(functions: list[Resource], invoke_configs: list[Resource], re
         p = resource.take(["FunctionName", "MaximumRetryAttempts", "Qualifier"],
                           ["DestinationConfig", "MaximumEventAgeInSeconds"])  # fmt: skip
         retries[p["FunctionName"]] = int(p.get("MaximumRetryAttempts", 2))
-    return {r.logical_id: _function(r, retries, region) for r in functions}
-
-
-def _function(resource: Resource, retries: Mapping[str, int], region: str) -> Function:
-    p = resource.take(
-        ["Code", "Handler", "Environment", "Timeout", "MemorySize"],
-        # RecursiveLoop: chains of events are not tracked here, so none is ever stopped.
-        ["Architectures", "Description", "LoggingConfig", "RecursiveLoop", "Role", "Runtime", "Tags", "TracingConfig",
-         "ReservedConcurrentExecutions", "FunctionName", "EphemeralStorage", "Layers", "SnapStart"],
-    )  # fmt: skip
-    code = p["Code"]
-    if code.get("S3Bucket") != CODE_BUCKET:
-        raise TemplateError(f"{resource.logical_id}: its code is {code}, expected a CodeUri that is a local folder")
-    return Function(
-        logical_id=resource.logical_id,
-        arn=f"arn:aws:lambda:{region}:{ACCOUNT_ID}:function:{resource.logical_id}",
-        code=Path("/") / code["S3Key"],
-        handler=p["Handler"],
-        environment={k: str(v) for k, v in p.get("Environment", {}).get("Variables", {}).items()},
-        timeout_s=int(p.get("Timeout", 3)),
-        memory_mb=int(p.get("MemorySize", 128)),
-        retries=retries.get(resource.logical_id, 2),
-    )
+    found = {}
+    for resource in functions:
+        p = resource.take(
+            ["Code", "Handler", "Environment", "Timeout", "MemorySize"],
+            # RecursiveLoop: chains of events are not tracked here, so none is ever stopped.
+            ["Architectures", "Description", "LoggingConfig", "RecursiveLoop", "Role", "Runtime", "Tags",
+             "TracingConfig", "ReservedConcurrentExecutions", "FunctionName", "EphemeralStorage", "Layers",
+             "SnapStart"],
+        )  # fmt: skip
+        name, code = resource.logical_id, p["Code"]
+        if code.get("S3Bucket") != CODE_BUCKET:
+            raise TemplateError(f"{name}: its code is {code}, expected a CodeUri that is a local folder")
+        found[name] = Function(
+            logical_id=name,
+            arn=f"arn:aws:lambda:{region}:{ACCOUNT_ID}:function:{name}",
+            code=Path("/") / code["S3Key"],
+            handler=p["Handler"],
+            environment={k: str(v) for k, v in p.get("Environment", {}).get("Variables", {}).items()},
+            timeout_s=int(p.get("Timeout", 3)),
+            memory_mb=int(p.get("MemorySize", 128)),
+            retries=retries.get(name, 2),
+        )
+    return found
 
 
 def read_mapping(resource: Resource) -> SourceMapping:
