@@ -1,7 +1,6 @@
 """`python -m gates`: the checks that must be green before a deployment, with the time that each took."""
 
 import time
-from pathlib import Path
 
 import click
 
@@ -59,17 +58,13 @@ def figures(rounds: int) -> None:
             starts = packages.cold_starts(name, rounds)
         except (StartFailed, ToolMissing) as failure:
             raise click.ClickException(str(failure)) from failure
-        size = sizes(deployable(name))
+        # The package from `sam build` if that has run, else the one for this machine.
+        built = CACHE / "build" / f"{name.title()}Function"
+        size = sizes(built if built.is_dir() else packages.package(name))
         columns = " | ".join(f"{start.wall_s * 1000:.0f} / {start.cpu_s * 1000:.0f}" for start in starts.values())
         ratio = starts["packaged"].cpu_s / starts["empty handler"].cpu_s
         sizes_mb = f"{size['zipped_bytes'] / 1e6:.1f} | {size['unzipped_bytes'] / 1e6:.1f}"
         click.echo(f"| {name} | {sizes_mb} | {columns} | {ratio:.2f} |")
-
-
-def deployable(name: str) -> Path:
-    """Return the package from `sam build` if that has run, else the one for this machine."""
-    built = CACHE / "build" / f"{name.title()}Function"
-    return built if built.is_dir() else packages.package(name)
 
 
 if __name__ == "__main__":

@@ -84,7 +84,9 @@ def first_party(function: str) -> Iterator[Path]:
             continue
         seen.add(source)
         yield source
-        waiting += (path for name in imports(source) for path in located(name))
+        for name in imports(source):
+            base = FUNCTIONS.joinpath(*name.split("."))
+            waiting += (path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file())
         waiting += (parent / "__init__.py" for parent in source.parents if (parent / "__init__.py").is_file())
 
 
@@ -100,11 +102,6 @@ def imports(source: Path) -> set[str]:
             names.update({node.module}, (f"{node.module}.{alias.name}" for alias in node.names))
     parts = [name.split(".") for name in names]
     return {".".join(name[: end + 1]) for name in parts for end in range(len(name))}
-
-
-def located(name: str) -> Iterator[Path]:
-    base = FUNCTIONS.joinpath(*name.split("."))
-    yield from (path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file())
 
 
 def data_files(sources: set[Path]) -> Iterator[Path]:

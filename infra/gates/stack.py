@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -64,7 +64,7 @@ def translated(document: dict[str, Any] | None = None) -> dict[str, Any]:
 def deployed(document: dict[str, Any] | None = None, **given: str) -> Stack:
     """Return the stack from `document` (by default the template) with these parameters."""
     raw = translated(document)
-    resolver = Resolver(raw, parameters(raw, given), IDENTITY, physical())
+    resolver = Resolver(raw, parameters(raw, given), IDENTITY, physical)
     resources = {r.logical_id: (r.type, r.properties) for r in resolver.resources()}
     outputs = {
         name: str(resolver.value(body["Value"]))
@@ -74,18 +74,14 @@ def deployed(document: dict[str, Any] | None = None, **given: str) -> Stack:
     return Stack(raw, resources, outputs)
 
 
-def physical() -> Callable[[str, str, str | None, Mapping[str, Any]], str]:
+def physical(logical_id: str, kind: str, wanted: str | None) -> str:
     """Return names and ARNs as AWS would assign them, different for every resource, so that a mix-up shows."""
-
-    def attribute(logical_id: str, kind: str, wanted: str | None, _body: Mapping[str, Any]) -> str:
-        name = bucket_name(logical_id) if kind == "AWS::S3::Bucket" else f"images-{logical_id}"
-        if kind == "AWS::S3::Bucket":
-            return {None: name, "Arn": f"arn:aws:s3:::{name}"}.get(wanted, f"{name}.s3.{REGION}.amazonaws.com")
-        if wanted == "Arn" or (wanted is None and kind in _REF_IS_ARN):
-            return _SERVICES[kind].format(name)
-        return name if wanted is None else f"{name}.{wanted}"
-
-    return attribute
+    name = bucket_name(logical_id) if kind == "AWS::S3::Bucket" else f"images-{logical_id}"
+    if kind == "AWS::S3::Bucket":
+        return {None: name, "Arn": f"arn:aws:s3:::{name}"}.get(wanted, f"{name}.s3.{REGION}.amazonaws.com")
+    if wanted == "Arn" or (wanted is None and kind in _REF_IS_ARN):
+        return _SERVICES[kind].format(name)
+    return name if wanted is None else f"{name}.{wanted}"
 
 
 def bucket_name(logical_id: str) -> str:

@@ -66,7 +66,7 @@ def local_names(identity: StackIdentity, endpoint: str, values: Mapping[str, Any
     """Return the names and attributes that resources have on this machine, known before any of them is made."""
     region, stack_name = identity.region, identity.stack_name
 
-    def name_of(logical_id: str, kind: str, attribute: str | None, _body: Mapping[str, Any]) -> str:
+    def name_of(logical_id: str, kind: str, attribute: str | None) -> str:
         # The name of a bucket is global and in lower case; the template names only the main one.
         bucket = f"{stack_name}-{logical_id.lower()}-{ACCOUNT_ID}"
         if logical_id == "Bucket":

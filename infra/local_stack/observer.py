@@ -32,8 +32,13 @@ class Observer:
             self._line("arrived", "cyan", f"{key} ({readable(what['size_bytes'])})")
         elif key.startswith("versions/"):
             self._ingested(key)
-        else:
-            self._published(key, readable(what["size_bytes"]))
+        elif not key.endswith(".atom"):  # which changes with the catalog
+            about = readable(what["size_bytes"])
+            if key.startswith("streams/v1/") and key != "streams/v1/index.json":
+                products = self._json(key).get("products", {})
+                versions = sum(len(product.get("versions", {})) for product in products.values())
+                about = f"{_count(len(products), 'product')}, {_count(versions, 'version')}, {about}"
+            self._line("published", "bold green", f"/{key} ({about})")
 
     def failed(self, function: str, reason: str) -> None:
         """Report a failed invocation."""
@@ -55,16 +60,6 @@ class Observer:
         self._line(state, colour, path)
         for sentence in reasons:
             self._line("", "dim", f"  {sentence}")
-
-    def _published(self, key: str, about: str) -> None:
-        if key.endswith(".atom"):
-            return  # it changes with the catalog
-        if key.startswith("streams/v1/") and key != "streams/v1/index.json":
-            document = self._json(key)
-            products = document.get("products", {})
-            versions = sum(len(product.get("versions", {})) for product in products.values())
-            about = f"{_count(len(products), 'product')}, {_count(versions, 'version')}, {about}"
-        self._line("published", "bold green", f"/{key} ({about})")
 
     def _json(self, key: str) -> dict[str, Any]:
         """Return a document just written, or {} if it is already gone or changed: then another line follows."""

@@ -96,7 +96,7 @@ def provision(wiring: Wiring, s3: Any, sqs: Any) -> None:
             configurations = [
                 {
                     "QueueArn": n.queue_arn,
-                    "Events": list(n.events),
+                    "Events": [n.event],
                     "Filter": {"Key": {"FilterRules": [{"Name": "prefix", "Value": n.prefix}]}},
                 }
                 for n in bucket.notifications

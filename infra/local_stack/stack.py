@@ -8,7 +8,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -206,9 +206,10 @@ class LocalStack:
         self.scheduler = Scheduler(self.wiring.schedules, pool.invoke, observer.failed)
         self._closing.callback(self.scheduler.stop)
         for mapping in self.wiring.mappings:
-            declared = mapping if self._options.full_windows else mapping.with_window(LONGEST_WINDOW_S)
+            if not self._options.full_windows:
+                mapping = replace(mapping, window_s=min(mapping.window_s, LONGEST_WINDOW_S))
             concurrency = min(mapping.max_concurrency, limits.get(mapping.function, 1))
-            poller = Poller(declared, sqs, pool.invoke, observer.failed, concurrency)
+            poller = Poller(mapping, sqs, pool.invoke, observer.failed, concurrency)
             poller.start()
             self._closing.callback(poller.stop)
         return pool

@@ -67,8 +67,8 @@ class StackIdentity:
         }
 
 
-Attribute = Callable[[str, str, str | None, Mapping[str, Any]], Any]
-"""(logical id, type, attribute or None for Ref, resolved Ref-free properties) -> the physical value."""
+Attribute = Callable[[str, str, str | None], Any]
+"""(logical id, type, attribute or None for Ref) -> the physical value."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -210,17 +210,17 @@ class Resolver:
     def _ref(self, name: str) -> Any:
         if name in self._values:
             return self._values[name]
-        return self._attribute(name, self._type(name), None, self._document["Resources"][name])
+        return self._physical(name, None)
 
     def _get_att(self, argument: list[str] | str) -> Any:
         name, attribute = argument.split(".", 1) if isinstance(argument, str) else argument
-        return self._attribute(name, self._type(name), attribute, self._document["Resources"][name])
+        return self._physical(name, attribute)
 
-    def _type(self, name: str) -> str:
+    def _physical(self, name: str, attribute: str | None) -> Any:
         body = self._document["Resources"].get(name)
         if body is None:
             raise TemplateError(f"the template refers to {name}, which is neither a parameter nor a resource")
-        return str(body["Type"])
+        return self._attribute(name, str(body["Type"]), attribute)
 
     def _sub(self, argument: Any) -> str:
         text, extra = (argument, {}) if isinstance(argument, str) else argument

@@ -1,7 +1,7 @@
 """The wiring of the template: frozen dataclasses that interpreter.py fills and the parts of the stack read."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -9,16 +9,15 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """A notification: `events` (S3's names, `s3:ObjectCreated:*`) of objects under `prefix` are sent to a queue."""
+    """A notification: events of a kind (S3's name, `s3:ObjectCreated:*`) under `prefix` are sent to a queue."""
 
     queue_arn: str
-    events: tuple[str, ...]
+    event: str
     prefix: str
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    logical_id: str
     name: str
     versioned: bool
     notifications: tuple[Notification, ...]
@@ -28,7 +27,6 @@ class Bucket:
 class Queue:
     """A queue. Times are in seconds; `dead_letters_arn` is empty if failed messages stay in it."""
 
-    logical_id: str
     name: str
     visibility_s: int
     dead_letters_arn: str
@@ -46,7 +44,6 @@ class Function:
     environment: Mapping[str, str]
     timeout_s: int
     memory_mb: int
-    retries: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +57,6 @@ class SourceMapping:
     window_s: float
     max_concurrency: int
     partial_failures: bool
-
-    def with_window(self, longest_s: float) -> "SourceMapping":
-        """Return the same with a batching window of at most `longest_s`."""
-        return replace(self, window_s=min(self.window_s, longest_s))
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ def make_pool(tmp_path: Path) -> Iterator[MakePool]:
     def make(source: str, timeout_s: int = 20, slots: int = 1) -> Pool:
         (tmp_path / "app.py").write_text(source)
         environment = {"COLOUR": "red"}
-        function = Function("F", "arn:f", tmp_path, "app.handler", environment, timeout_s, 512, 0)
+        function = Function("F", "arn:f", tmp_path, "app.handler", environment, timeout_s, 512)
         (tmp_path / "logs").mkdir(exist_ok=True)
         pools.append(Pool({"F": function}, common_environment("http://s3", "r"), tmp_path / "logs", {"F": slots}))
         return pools[-1]

@@ -12,12 +12,10 @@ from local_stack.wiring import Function, Route, Schedule, SourceMapping
 
 
 def read_functions(functions: list[Resource], invoke_configs: list[Resource], region: str) -> Mapping[str, Function]:
-    """Return the functions by logical id, with the retries of their invoke configurations."""
-    retries = {}
+    """Return the functions by logical id. Their invoke configurations have no effect: nothing here invokes later."""
     for resource in invoke_configs:
-        p = resource.take(["FunctionName", "MaximumRetryAttempts", "Qualifier"],
-                          ["DestinationConfig", "MaximumEventAgeInSeconds"])  # fmt: skip
-        retries[p["FunctionName"]] = int(p.get("MaximumRetryAttempts", 2))
+        resource.take([], ["FunctionName", "MaximumRetryAttempts", "Qualifier", "DestinationConfig",
+                           "MaximumEventAgeInSeconds"])  # fmt: skip
     found = {}
     for resource in functions:
         p = resource.take(
@@ -38,7 +36,6 @@ def read_functions(functions: list[Resource], invoke_configs: list[Resource], re
             environment={k: str(v) for k, v in p.get("Environment", {}).get("Variables", {}).items()},
             timeout_s=int(p.get("Timeout", 3)),
             memory_mb=int(p.get("MemorySize", 128)),
-            retries=retries.get(name, 2),
         )
     return found
 

@@ -25,10 +25,10 @@ def read_bucket(resource: Resource, stack_name: str) -> Bucket:
                     f"{resource.logical_id}: the local stack does not know the notification filter {rule['Name']}"
                 )
             prefix = rule["Value"]
-        notifications.append(Notification(config["Queue"], (config["Event"],), prefix))
+        notifications.append(Notification(config["Queue"], config["Event"], prefix))
     versioned = p.get("VersioningConfiguration", {}).get("Status") == "Enabled"
     name = p.get("BucketName") or f"{stack_name}-{resource.logical_id.lower()}-{ACCOUNT_ID}"
-    return Bucket(resource.logical_id, name, versioned, tuple(notifications))
+    return Bucket(name, versioned, tuple(notifications))
 
 
 def read_queue(resource: Resource) -> Queue:
@@ -41,7 +41,6 @@ def read_queue(resource: Resource) -> Queue:
     )  # fmt: skip
     redrive = p.get("RedrivePolicy", {})
     return Queue(
-        resource.logical_id,
         resource.logical_id,
         int(p.get("VisibilityTimeout", 30)),
         redrive.get("deadLetterTargetArn", ""),

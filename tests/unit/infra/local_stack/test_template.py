@@ -17,7 +17,7 @@ IDENTITY = StackIdentity("local", "eu-west-3")
 
 
 def resolver(**sections: Any) -> Resolver:
-    def attribute(name: str, kind: str, asked: str | None, _body: Mapping[str, Any]) -> str:
+    def attribute(name: str, kind: str, asked: str | None) -> str:
         return f"<{name} {kind} {asked}>"
 
     document = {"Resources": {"Queue": {"Type": "Q"}}, **sections}
