@@ -64,11 +64,10 @@ def make_front(edge: Edge, bucket: str, s3: Any, run: Run | None = None) -> Star
 
 async def _decided(request: Request, run: Run) -> str | Response:
     """Return the path to which the function rewrites this request, or the function's answer."""
-    headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.scope["headers"]]
     try:
         # As the client spelled it: only the function decides what an escape means.
         uri = request.scope["raw_path"].split(b"?")[0].decode("latin-1")
-        result = await run_in_threadpool(run, request.method, uri, headers)
+        result = await run_in_threadpool(run, request.method, uri, request.headers.items())
     except FunctionFailed as error:
         _LOG.warning("%s", error)
         return _error(503, "FunctionExecutionError", "The CloudFront function failed.", {})

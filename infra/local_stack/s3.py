@@ -40,6 +40,8 @@ def main(port: int) -> None:
     install_real_events()
     _give_etags_at_once()
     _count_messages_when_asked()
+    # All generations, in the order of their arrival. moto chooses the newest by date, which two of the same millisecond
+    # share, leaves out the first entry after a marker, and first copies every object of the bucket.
     S3Backend.list_object_versions = _generations  # type: ignore[method-assign,assignment]  # moto, in S3's order
     # For each request, moto would list the folder of its services to find the service of the host.
     find = functools.lru_cache(maxsize=100)(DomainDispatcherApplication.get_backend_for_host)
@@ -102,11 +104,7 @@ def _generations(
     prefix: str = "",
     version_id_marker: str | None = None,
 ) -> tuple[list[Any], list[str], list[Any], str | None, str | None]:
-    """Return generations, common prefixes (none: no delimiter is used here), delete markers, and the next markers.
-
-    All generations, in the order of their arrival. moto chooses the newest by date, which two of the same millisecond
-    share, leaves out the first entry after a marker, and first copies every object of the bucket.
-    """
+    """Return generations, common prefixes (none: no delimiter is used here), delete markers, and the next markers."""
     if delimiter:
         raise NotImplementedError("the local stack lists versions without a delimiter only")
     found: list[Any] = []
