@@ -108,6 +108,10 @@ class Row:
     dollars: float
 
 
+POLLS: Final = Row("SQS", f"{COPY_POLLERS * HOURS * 180 / 1e6:.1f} M requests", COPY_POLLERS * HOURS * 180 * 4e-7)
+"""What Lambda's polling of a queue costs, used or not."""
+
+
 def bill(server: Server) -> list[Row]:
     """Return every line of a month's bill."""
     digest = (server.version_gb / HASHED_GB_S + 1) * DIGEST_GB
@@ -203,7 +207,7 @@ def following(servers: int, versions: int) -> list[Row]:
         Row("Lambda, mirror", f"{runs:,} runs", runs * MIRROR_S * MIRROR_GB * 0.0000133334),
         Row("S3, requests", f"{runs:,} runs", runs * (2 * 5e-6 + 6 * 4e-7)),
         Row("S3, earlier generations of the states of mirrors", f"{state_gb:,.1f} GB", state_gb * 0.023),
-        Row("SQS", f"{COPY_POLLERS * HOURS * 180 / 1e6:.1f} M requests", COPY_POLLERS * HOURS * 180 * 4e-7),
+        POLLS,
         Row("CloudWatch, alarms", f"{MIRROR_ALARM_METRICS} metrics", MIRROR_ALARM_METRICS * 0.10),
         Row("CloudWatch, custom metrics", f"{MIRROR_METRICS} metrics", MIRROR_METRICS * 0.30),
     ]
@@ -239,7 +243,7 @@ def viewing(millions: float) -> list[Row]:
         Row("CloudWatch Logs, uses of tokens", f"{millions * INDEX_READS:,.2f} M lines", logged_gb * 0.50),
         Row("Lambda, redact", f"{2 * LOGS:,} runs", 2 * LOGS * REDACT_S * REDACT_GB * 0.0000133334),
         Row("S3, access logs redacted", f"{LOGS:,} logs", LOGS * (2 * 4e-7 + 5e-6)),
-        Row("SQS", f"{COPY_POLLERS * HOURS * 180 / 1e6:.1f} M requests", COPY_POLLERS * HOURS * 180 * 4e-7),
+        POLLS,
         Row("CloudWatch, alarms", f"{REDACT_ALARM_METRICS} metrics", REDACT_ALARM_METRICS * 0.10),
     ]
 
@@ -253,7 +257,7 @@ def making_deltas(versions: int, kept: int) -> list[Row]:
         Row("Lambda, delta", f"{versions:,} runs", gb_s * (DELTA_GB * 0.0000133334 + DELTA_DISK_GB * 3.09e-8)),
         Row("S3, requests", f"{gets:,.0f} GET", gets * 4e-7 + versions * 3 * 5e-6),
         Row("S3, deltas stored", f"{stored_gb:,.1f} GB", stored_gb * 0.023),
-        Row("SQS", f"{COPY_POLLERS * HOURS * 180 / 1e6:.1f} M requests", COPY_POLLERS * HOURS * 180 * 4e-7),
+        POLLS,
         Row("CloudWatch, alarms", f"{DELTA_ALARM_METRICS} metrics", DELTA_ALARM_METRICS * 0.10),
         Row("CloudWatch, custom metrics", f"{DELTA_METRICS} metrics", DELTA_METRICS * 0.30),
     ]

@@ -222,16 +222,14 @@ def _left(answer: Answer) -> list[str]:
     return [failure["itemIdentifier"] for failure in answer.body["batchItemFailures"]]
 
 
+# Each function makes a client of S3 at its start; the empty handler for comparison makes the same.
 EMPTY: Final = """
 import boto3
 from botocore.config import Config
-config = Config(signature_version="s3v4")
-clients = [boto3.client(name, config=config) for name in {services!r}]
+client = boto3.client("s3", config=Config(signature_version="s3v4"))
 def handler(event, context):
     return None
 """
-# The clients that each function makes at its start; the empty handler for comparison makes the same.
-CLIENTS: Final = {name: ["s3"] for name in NAMES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +272,7 @@ def all_cold_starts(name: str, rounds: int) -> dict[str, list[Start]]:
     for cached in list(bare.rglob("__pycache__")):
         shutil.rmtree(cached)
     handler = empty / bundle.handler(name)
-    handler.write_text(EMPTY.format(services=CLIENTS[name]))
+    handler.write_text(EMPTY)
     (handler.parent / "__pycache__" / f"{name}.cpython-313.pyc").unlink(missing_ok=True)
     taken: dict[str, list[Start]] = {"packaged": [], "without bytecode": [], "empty handler": []}
     with storage() as address:

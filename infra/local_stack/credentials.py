@@ -1,7 +1,6 @@
 """The credentials of the local stack. Every process that reaches its loopback port may use them; they are no secret."""
 
 import os
-from collections.abc import Mapping
 from typing import Final
 
 import boto3
@@ -17,12 +16,6 @@ NO_CONFIGURATION: Final = {
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 """Variables for processes of the local stack: the user's own settings for AWS do not apply to it."""
-
-
-def without_aws(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment without any settings for AWS, neither by variables nor by files."""
-    kept = {name: value for name, value in environment.items() if not name.startswith("AWS_")}
-    return {**kept, **NO_CONFIGURATION}
 
 
 def local_session(access_key: str, secret_key: str, region: str) -> boto3.Session:

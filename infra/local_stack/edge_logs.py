@@ -58,21 +58,19 @@ class EdgeLogs:
             self._lines.append("\t".join(values.get(name) or "-" for name in FIELDS))
 
     def _run(self) -> None:
-        while not self._stopping.wait(EVERY_S):
-            self._write()
-        self._write()
-
-    def _write(self) -> None:
-        with self._lock:
-            lines, self._lines = self._lines, []
-        if not lines:
-            return
-        body = "\n".join(("#Version: 1.0", f"#Fields: {_NAMES}", *lines, ""))
-        key = f"{self._prefix}{DISTRIBUTION}.{datetime.now(UTC):%Y-%m-%d-%H}.{uuid.uuid4().hex[:8]}.gz"
-        try:
-            self._s3.put_object(Bucket=self._bucket, Key=key, Body=gzip.compress(body.encode()))
-        except Exception as error:  # noqa: BLE001  (the edge serves on without its logs, as CloudFront does)
-            _LOG.warning("%s lines of the access log are lost: %s", len(lines), error)
+        is_last = False
+        while not is_last:
+            is_last = self._stopping.wait(EVERY_S)
+            with self._lock:
+                lines, self._lines = self._lines, []
+            if not lines:
+                continue
+            body = "\n".join(("#Version: 1.0", f"#Fields: {_NAMES}", *lines, ""))
+            key = f"{self._prefix}{DISTRIBUTION}.{datetime.now(UTC):%Y-%m-%d-%H}.{uuid.uuid4().hex[:8]}.gz"
+            try:
+                self._s3.put_object(Bucket=self._bucket, Key=key, Body=gzip.compress(body.encode()))
+            except Exception as error:  # noqa: BLE001  (the edge serves on without its logs, as CloudFront does)
+                _LOG.warning("%s lines of the access log are lost: %s", len(lines), error)
 
 
 class Logged:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from local_stack.credentials import without_aws
+from local_stack.credentials import NO_CONFIGURATION
 from local_stack.errors import LocalStackError
 from local_stack.wiring import Wiring
 
@@ -24,13 +24,15 @@ class S3Process:
         self._log = log
         self.endpoint = f"http://127.0.0.1:{port}"
         infra = Path(__file__).resolve().parent.parent
+        # Without any settings for AWS, neither by variables nor by files.
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         with log.open("ab") as stderr:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "local_stack.s3", str(port)],
                 stdin=subprocess.PIPE,  # closed when this process dies, for any reason; the child then ends too
                 stdout=subprocess.PIPE,
                 stderr=stderr,
-                env={**without_aws(os.environ), "PYTHONPATH": str(infra)},
+                env={**kept, **NO_CONFIGURATION, "PYTHONPATH": str(infra)},
                 start_new_session=True,
             )
         self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue()

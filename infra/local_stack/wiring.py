@@ -95,7 +95,7 @@ class Behaviour:
     methods: frozenset[str]
     encodings: tuple[str, ...]
     headers: Mapping[str, str]
-    has_function: bool = False
+    has_function: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +110,8 @@ class Edge:
     behaviours: tuple[Behaviour, ...]
     readable: tuple[tuple[str, frozenset[tuple[str, str]]], ...]
     sees_missing: bool
-    function: EdgeCode | None = None
-    logs: tuple[str, str] | None = None
+    function: EdgeCode | None
+    logs: tuple[str, str] | None
 
     def behaviour(self, path: str) -> Behaviour:
         """Return the first behaviour whose pattern matches a path without its leading slash."""
