@@ -62,7 +62,7 @@ Findings = Iterator[tuple[str, str] | NotSeen | Hint]
 """Faults with their remedies, parts that could not be checked, and hints."""
 
 
-def _wiring(deployment: Deployment) -> Findings:
+def check_wiring(deployment: Deployment) -> Findings:
     """Check that the bucket sends every event to both queues, and that their policies allow it."""
     for prefix in OLD_S:
         found = deployment.wiring.get(prefix)
@@ -77,34 +77,32 @@ def _wiring(deployment: Deployment) -> Findings:
 
 def _lets_in(queue: Queue, bucket: str) -> bool:
     """Return whether the queue's policy allows S3 to send for this bucket."""
-    statements = json.loads(queue.attributes.get("Policy") or "{}").get("Statement", [])
-    return any(_allows(statement, bucket) for statement in statements)
-
-
-def _allows(statement: dict[str, Any], bucket: str) -> bool:
-    principal = statement.get("Principal", {})
-    services = _several(principal.get("Service", [])) if isinstance(principal, dict) else []
-    actions = {action.lower() for action in _several(statement.get("Action", []))}
-    sources = [
-        arn
-        for operator in statement.get("Condition", {}).values()
-        for name, value in operator.items()
-        if name.lower() == "aws:sourcearn"
-        for arn in _several(value)
-    ]
-    return (
-        statement.get("Effect") == "Allow"
-        and "s3.amazonaws.com" in services
-        and bool(actions & {"sqs:sendmessage", "sqs:*", "*"})
-        and (not sources or any(arn.endswith(f":{bucket}") for arn in sources))
-    )
+    for statement in json.loads(queue.attributes.get("Policy") or "{}").get("Statement", []):
+        principal = statement.get("Principal", {})
+        services = _several(principal.get("Service", [])) if isinstance(principal, dict) else []
+        actions = {action.lower() for action in _several(statement.get("Action", []))}
+        sources = [
+            arn
+            for operator in statement.get("Condition", {}).values()
+            for name, value in operator.items()
+            if name.lower() == "aws:sourcearn"
+            for arn in _several(value)
+        ]
+        if (
+            statement.get("Effect") == "Allow"
+            and "s3.amazonaws.com" in services
+            and actions & {"sqs:sendmessage", "sqs:*", "*"}
+            and (not sources or any(arn.endswith(f":{bucket}") for arn in sources))
+        ):
+            return True
+    return False
 
 
 def _several(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else list(value)
 
 
-def _queues(deployment: Deployment) -> Findings:
+def check_queues(deployment: Deployment) -> Findings:
     """Check that no message waits too long, and that there are no dead letters."""
     for prefix in (prefix for prefix in OLD_S if prefix in deployment.wiring):
         queue = deployment.queue(prefix)
@@ -120,10 +118,6 @@ def _queues(deployment: Deployment) -> Findings:
             yield what, "admin redrive shows why; admin redrive --yes sends them back"
     if not deployment.stack:
         yield NotSeen("how long the oldest message waits: only with --stack")
-    yield from _of_maintain(deployment)
-
-
-def _of_maintain(deployment: Deployment) -> Findings:
     if deployment.maintain_dead_letters:
         if dead := _count(deployment, deployment.maintain_dead_letters):
             yield f"{counted(dead, 'dead letter')} of maintain", "admin redrive maintain shows why, and what to do"
@@ -154,7 +148,8 @@ def _age_s(deployment: Deployment, queue: Queue) -> float:
     return newest.maximum if newest else 0.0
 
 
-def _documents(deployment: Deployment) -> Findings:
+def check_documents(deployment: Deployment) -> Findings:
+    """Check that the index and the products documents that it names are there and agree."""
     seen = deployment.store.read(documents.INDEX_KEY)
     if seen is None:
         yield f"there is no {documents.INDEX_KEY}: clients cannot list the server", "admin reconcile"
@@ -169,7 +164,7 @@ def _documents(deployment: Deployment) -> Findings:
             yield f"the index and {entry.path} differ in their products", CATALOG
 
 
-def _agreement(deployment: Deployment) -> Findings:
+def check_agreement(deployment: Deployment) -> Findings:
     """Check that the bucket, the records and the catalog agree."""
     run = Run(dry_run=True, limit=1 << 60)  # without a limit: what was not compared may differ
     services = ReconcileServices(
@@ -185,7 +180,7 @@ def _agreement(deployment: Deployment) -> Findings:
         yield f"{key} cannot be read", RECORD
 
 
-def _views(deployment: Deployment) -> Findings:
+def check_views(deployment: Deployment) -> Findings:
     """Check that the edge's entries for views and tokens match their documents."""
     if deployment.view_store is None:
         return
@@ -195,7 +190,7 @@ def _views(deployment: Deployment) -> Findings:
         yield f"the edge's entry {key} differs from the documents of the views", "admin view sync"
 
 
-def _withheld(deployment: Deployment) -> Findings:
+def check_withheld(deployment: Deployment) -> Findings:
     """Find names and images that another product has, or that the rights refuse. Each may be an attempted takeover."""
     cache = DocumentCache(deployment.store)
     for stream in sorted(documented_streams(deployment.store)):
@@ -215,11 +210,7 @@ def _withheld(deployment: Deployment) -> Findings:
                     )
                     what = f"{path} is not listed, because {holder} has the same image"
                     yield Hint(what, f"if that one should not have it: admin withdraw {holder}")
-    yield from _fingerprints_taken(deployment)
-
-
-def _fingerprints_taken(deployment: Deployment) -> Findings:
-    """Find aliases that look like an image's fingerprint. They are only in the records, since they are never listed."""
+    # An alias that looks like an image's fingerprint is never listed, so only the records have it.
     for found in read_records(deployment.store):
         for file, facts in found.record.files.items() if found.record else ():
             told = [sentence for sentence in facts.warnings if LIKE_A_FINGERPRINT in sentence]
@@ -237,7 +228,7 @@ def _holder(document: documents.Products, name: str, fingerprint: str) -> str:
     return path
 
 
-def _orphans(deployment: Deployment) -> Findings:
+def check_orphans(deployment: Deployment) -> Findings:
     """Find files that can never be listed."""
     for prefix, parse in (("images", parse_key), (RECORDS, parse_record_key)):
         for info in deployment.store.list(prefix):
@@ -247,14 +238,15 @@ def _orphans(deployment: Deployment) -> Findings:
                 yield str(refusal), "move it to a key that can be listed, or delete it"
 
 
-def _leases(deployment: Deployment) -> Findings:
+def check_leases(deployment: Deployment) -> Findings:
+    """Find leases that a killed worker left behind."""
     for info in deployment.store.list(LEASES):
         age = datetime.now(UTC) - datetime.fromisoformat(info.modified)
         if age > OLD_LEASE and not info.key.startswith(REQUEST_COUNTS):
             yield f"{info.key} is {age} old: its worker was killed", "nothing: it has run out, and expires by itself"
 
 
-def _private(deployment: Deployment) -> Findings:
+def check_private(deployment: Deployment) -> Findings:
     """Check that only CloudFront can read the bucket, and that deleted files can be brought back."""
     try:
         status = aws_api.read(
@@ -285,7 +277,7 @@ def _is_blocked(deployment: Deployment) -> bool:
     return all(msgspec.structs.astuple(blocked))
 
 
-def _deployment(deployment: Deployment) -> Findings:
+def check_deployment(deployment: Deployment) -> Findings:
     """Check the stack in CloudFormation and its alarms in CloudWatch."""
     if not deployment.stack:
         yield NotSeen("the deployment and its alarms: only with --stack")
@@ -304,7 +296,7 @@ def _deployment(deployment: Deployment) -> Findings:
             yield f"{alarm.alarm_name} is in alarm: {alarm.state_reason}", "see infra/RUNBOOK.md, An alarm"
 
 
-def _edge(deployment: Deployment) -> Findings:
+def check_edge(deployment: Deployment) -> Findings:
     """Check that clients get what the bucket holds, and that a missing document is a 404."""
     if not deployment.edge:
         yield NotSeen("what clients get: only with --stack, or with --url")
@@ -322,7 +314,8 @@ def _edge(deployment: Deployment) -> Findings:
         yield what, "wait for the next run of maintain, which lays it out"
 
 
-def _api(deployment: Deployment) -> Findings:
+def check_api(deployment: Deployment) -> Findings:
+    """Check that the upload API describes itself, and lets no stranger in."""
     if not deployment.api:
         yield NotSeen("the upload API: only with --stack")
         return
@@ -349,16 +342,16 @@ def _get(deployment: Deployment, base: str, path: str) -> tuple[int, bytes]:
 
 
 CHECKS: Final[dict[str, Callable[[Deployment], Findings]]] = {
-    "deployment": _deployment,
-    "wiring": _wiring,
-    "queues": _queues,
-    "documents": _documents,
-    "agreement": _agreement,
-    "views": _views,
-    "withheld": _withheld,
-    "orphans": _orphans,
-    "leases": _leases,
-    "private": _private,
-    "edge": _edge,
-    "api": _api,
+    "deployment": check_deployment,
+    "wiring": check_wiring,
+    "queues": check_queues,
+    "documents": check_documents,
+    "agreement": check_agreement,
+    "views": check_views,
+    "withheld": check_withheld,
+    "orphans": check_orphans,
+    "leases": check_leases,
+    "private": check_private,
+    "edge": check_edge,
+    "api": check_api,
 }

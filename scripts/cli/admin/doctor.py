@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import click
 
 from cli.admin import checks
-from cli.admin.checks import DEPLOY, Findings, Hint, NotSeen
+from cli.admin.checks import DEPLOY, Hint, NotSeen
 from cli.admin.deployment import Deployment
 from cli.admin.errors import explain
 
@@ -37,21 +37,16 @@ def examine(deployment: Deployment) -> Iterator[Checked]:
         checked = Checked(name)
         try:
             with deployment.requests.noted():
-                _gather(checked, check(deployment))
+                for found in check(deployment):
+                    if isinstance(found, NotSeen):
+                        checked.not_seen.append(found.why)
+                    elif isinstance(found, Hint):
+                        checked.hints.append(Finding(name, found.what, found.remedy, hint=True))
+                    else:
+                        checked.findings.append(Finding(name, *found))
         except click.ClickException as error:
             checked.findings.append(Finding(name, error.message, DEPLOY))
         except Exception as error:  # noqa: BLE001 - the other checks run, whatever stopped this one
             fault = explain(error)
             checked.findings.append(Finding(name, f"it could not be looked at: {fault.what}", fault.remedy))
         yield checked
-
-
-def _gather(checked: Checked, findings: Findings) -> None:
-    """Sort the results of a check into findings, hints and parts that were not possible."""
-    for found in findings:
-        if isinstance(found, NotSeen):
-            checked.not_seen.append(found.why)
-        elif isinstance(found, Hint):
-            checked.hints.append(Finding(checked.name, found.what, found.remedy, hint=True))
-        else:
-            checked.findings.append(Finding(checked.name, *found))

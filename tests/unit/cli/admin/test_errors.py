@@ -222,7 +222,7 @@ ALLOWED = {
     ],
 )
 def test_a_queue_that_the_bucket_cannot_send_to_is_a_finding(statements: list[Any], fine: bool) -> None:
-    found = only_faults(checks._wiring(queued({"Policy": json.dumps({"Statement": statements})})))
+    found = only_faults(checks.check_wiring(queued({"Policy": json.dumps({"Statement": statements})})))
     assert [what for what, _ in found if "does not let S3 send" in what] == (
         [] if fine else [f"the policy of the queue of {p}* does not let S3 send to it: uploads stay unseen"
                          for p in ("images", "versions/")]
@@ -271,28 +271,28 @@ class Watch:
 
 @pytest.mark.parametrize(("age", "says"), [(30.0, []), (1200.0, ["versions/"]), (1900.0, ["images", "versions/"])])
 def test_one_event_that_waits_too_long_is_a_finding(age: float, says: list[str]) -> None:
-    found = only_faults(checks._queues(queued({}, Watch(age, "dead of maintain"), "images")))
+    found = only_faults(checks.check_queues(queued({}, Watch(age, "dead of maintain"), "images")))
     waits = [what for what, _ in found if "the oldest message" in what]
     assert waits == [f"the oldest message of {prefix}* has waited for {age / 60:.0f} minutes" for prefix in says]
 
 
 def test_a_maintain_without_a_dead_letter_queue_is_a_finding() -> None:
-    found = only_faults(checks._queues(queued({}, Watch(0, ""), "images")))
+    found = only_faults(checks.check_queues(queued({}, Watch(0, ""), "images")))
     assert [what for what, _ in found] == ["maintain has no dead-letter queue: a failed schedule stays unseen"]
 
 
 def test_dead_letters_of_maintain_are_a_finding_with_the_command_that_shows_them() -> None:
-    found = dict(only_faults(checks._queues(queued({}, Watch(0, "dead of maintain"), "images", counts=3))))
+    found = dict(only_faults(checks.check_queues(queued({}, Watch(0, "dead of maintain"), "images", counts=3))))
     assert found["3 dead letters of maintain"] == "admin redrive maintain shows why, and what to do"
 
 
 def test_one_dead_letter_is_one() -> None:
-    found = dict(only_faults(checks._queues(queued({}, Watch(0, "dead of maintain"), "images", counts=1))))
+    found = dict(only_faults(checks.check_queues(queued({}, Watch(0, "dead of maintain"), "images", counts=1))))
     assert "1 dead letter of maintain" in found
 
 
 def test_without_a_stack_the_skipped_age_check_is_reported() -> None:
-    found = list(checks._queues(queued({})))
+    found = list(checks.check_queues(queued({})))
     assert [one.why.split(":")[0] for one in found if isinstance(one, NotSeen)] == [
         "how long the oldest message waits",
         "the dead letters of maintain",
