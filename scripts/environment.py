@@ -191,11 +191,12 @@ def _install(environment: Path, groups: Sequence[str]) -> None:
     stamp = _read_stamp(environment)
     wanted = sorted({*groups, *(stamp["groups"] if stamp.get("inputs") == _inputs() else ())})
     _say(f"setting up Python packages in {environment} (only when uv.lock has changed)")
-    with contextlib.suppress(FileNotFoundError):
-        (environment / "stamp.json").unlink()
+    (environment / "stamp.json").unlink(missing_ok=True)
     uv = find_uv()
     settings = uv_settings(dict(os.environ))
-    if not _runs(environment / "bin" / "python"):
+    python = environment / "bin" / "python"
+    version = _output([str(python), "-c", "import sys; print(sys.version_info[:2])"]) if python.exists() else ""
+    if version != str(sys.version_info[:2]):  # it does not run, or is another Python than this one
         _uv(uv, settings, "venv", "--clear", "--no-project", "--python", sys.executable,
             "--no-managed-python", "--no-python-downloads", str(environment))  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
@@ -207,7 +208,7 @@ def _install(environment: Path, groups: Sequence[str]) -> None:
             "--directory", str(PROJECT), "--output-file", str(requirements))  # fmt: skip
         # Added, not synchronised: two scripts must not take turns removing each other's packages.
         _uv(uv, settings, "pip", "install", "--require-hashes", "--no-config",
-            "--python", str(environment / "bin" / "python"), "-r", str(requirements))  # fmt: skip
+            "--python", str(python), "-r", str(requirements))  # fmt: skip
     _make_importable(environment)
     (environment / "stamp.json").write_text(json.dumps({"inputs": _inputs(), "groups": wanted}))
 
@@ -217,13 +218,6 @@ def _make_importable(environment: Path) -> None:
     packages = Path(sysconfig.get_path("purelib", "venv", {"base": str(environment)}))
     folders = [str((PROJECT / name).resolve()) for name in IMPORT_FOLDERS]
     (packages / "serverless-simplestreams.pth").write_text("\n".join(folders) + "\n")
-
-
-def _runs(python: Path) -> bool:
-    """Return whether this is a working Python of this interpreter's version."""
-    return python.exists() and _output([str(python), "-c", "import sys; print(sys.version_info[:2])"]) == str(
-        sys.version_info[:2]
-    )
 
 
 def _uv(uv: str, settings: dict[str, str], *arguments: str) -> None:
@@ -269,19 +263,15 @@ def _pip_conf(environment: dict[str, str]) -> dict[str, str]:
 
 def find_uv() -> str:
     """Return the path of a usable uv: the one on PATH if recent enough, else the pinned one, fetched on first use."""
-    present = shutil.which("uv")
-    if present and _uv_version(present) >= UV_OLDEST:
-        return present
+    if present := shutil.which("uv"):
+        answer = subprocess.run([present, "--version"], check=False, capture_output=True, text=True)
+        version = re.search(r"(\d+)\.(\d+)", answer.stdout)
+        if version and (int(version[1]), int(version[2])) >= UV_OLDEST:
+            return present
     pinned = working_folder() / ".cache" / f"uv-{UV_VERSION}"
     if not pinned.exists():
         _fetch_uv(pinned)
     return str(pinned)
-
-
-def _uv_version(uv: str) -> tuple[int, ...]:
-    answer = subprocess.run([uv, "--version"], check=False, capture_output=True, text=True)
-    found = re.search(r"(\d+)\.(\d+)", answer.stdout)
-    return tuple(int(part) for part in found.groups()) if found else (0,)
 
 
 def _fetch_uv(target: Path) -> None:
@@ -310,9 +300,12 @@ def _fetch_wheel(url: str, target: Path, sha256: str) -> None:
         try:
             source = find(target.name)
             if source:
-                target.write_bytes(_download(source))
-                _check(target, sha256)
-                return
+                wheel = _download(source)
+                target.write_bytes(wheel)
+                found = hashlib.sha256(wheel).hexdigest()
+                if found == sha256:
+                    return
+                reasons.append(f"sha256 {found} differs from the pinned {sha256}")
         except (OSError, SetupFailed) as error:
             reasons.append(str(error))
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:",
@@ -326,12 +319,6 @@ def _fetch_wheel(url: str, target: Path, sha256: str) -> None:
         "uv could not be fetched: " + "; ".join(reasons) + ". Check the network, a proxy (HTTPS_PROXY) or a "
         f"package index (PIP_INDEX_URL), or put uv {UV_VERSION} on PATH by hand."
     )
-
-
-def _check(wheel: Path, sha256: str) -> None:
-    found = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    if found != sha256:
-        raise SetupFailed(f"sha256 {found} differs from the pinned {sha256}")
 
 
 def _mirror_url(name: str) -> str | None:
