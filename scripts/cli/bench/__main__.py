@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,13 +35,19 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def show(figures: Sequence[Figure], about: str, as_json: Path | None, plot: Path | None) -> None:
+Measure = Callable[..., list[Figure]]
+Draw = Callable[[Sequence[Figure], Path, str], None]
+
+
+def show(
+    figures: Sequence[Figure], about: str, as_json: Path | None, plot: Path | None, draw: Draw = write_svg
+) -> None:
     """Print the table and a description of the machine; write the files that were asked for."""
     click.echo(f"\n{about}\n\n{table(figures)}")
     if as_json:
         write_json(figures, as_json)
     if plot:
-        write_svg(figures, plot, about)
+        draw(figures, plot, about)
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -61,8 +68,23 @@ def main(context: click.Context, rounds: int, as_json: Path | None, plot: Path |
     show(figures, about, as_json, plot)
 
 
-@main.command("hash")
-@output_options
+def measurement(name: str, draw: Draw = write_svg) -> Callable[[Measure], Measure]:
+    """Make a command of a function that measures. The function gets the rounds, and the options of its own."""
+
+    def add(function: Measure) -> Measure:
+        @main.command(name)
+        @output_options
+        @wraps(function)
+        def run(rounds: int, as_json: Path | None, plot: Path | None, **own: Any) -> None:
+            about = machine.describe()
+            show(function(rounds, **own), about, as_json, plot, draw)
+
+        return function
+
+    return add
+
+
+@measurement("hash")
 @click.option("--size-mib", default=512, show_default=True, help="Size of the object.")
 @click.option("--huge-gib", default=50, show_default=True, help="Size of an object for the memory test; 0: none.")
 @click.option(
@@ -74,173 +96,114 @@ def main(context: click.Context, rounds: int, as_json: Path | None, plot: Path |
 )
 @click.option("--bucket", help="A real bucket instead of the stand-in, with your credentials and region.")
 @click.option("--key", help="An object of that bucket, a few hundred MiB at least.")
-def hash_command(
+def hash_(
     rounds: int,
-    as_json: Path | None,
-    plot: Path | None,
-    size_mib: int,
-    huge_gib: int,
-    against: Literal["plain", "two-pass", "both"],
-    bucket: str | None,
-    key: str | None,
-) -> None:
+    size_mib: int = 512,
+    huge_gib: int = 50,
+    against: Literal["plain", "two-pass", "both"] = "both",
+    bucket: str | None = None,
+    key: str | None = None,
+) -> list[Figure]:
     """Read and hash an object: plain loop, two passes, this project's reader."""
     from cli.bench.hashing import BASELINES, hash_figures, real_figures
 
     if (bucket is None) != (key is None):
         raise click.UsageError("--bucket and --key go together")
-    about = machine.describe()
     baselines = BASELINES if against == "both" else (against,)
     if bucket and key:
-        found = real_figures(bucket, key, rounds, baselines)
-    else:
-        found = hash_figures(size_mib, rounds, huge_gib, baselines)
-    show(found, about, as_json, plot)
+        return real_figures(bucket, key, rounds, baselines)
+    return hash_figures(size_mib, rounds, huge_gib, baselines)
 
 
-@main.command("copy")
-@output_options
-def copy_command(rounds: int, as_json: Path | None, plot: Path | None) -> None:
+@measurement("copy")
+def copy(rounds: int) -> list[Figure]:
     """Copy files of another server: curl, plain loop, the function that follows a mirror."""
-    about = machine.describe()
-    show(_copy(rounds), about, as_json, plot)
-
-
-@main.command("plan")
-@output_options
-@click.option("--versions", type=click.IntRange(4), default=100_000, show_default=True, help="Of the other server.")
-def plan_command(rounds: int, as_json: Path | None, plot: Path | None, versions: int) -> None:
-    """Plan what a mirror copies from another server, by a products document of 100,000 versions."""
-    from cli.bench.planning import plan_figures
-
-    about = machine.describe()
-    show(plan_figures(rounds, versions), about, as_json, plot)
-
-
-@main.command("delta")
-@output_options
-def delta_command(rounds: int, as_json: Path | None, plot: Path | None) -> None:
-    """Make deltas as the server does and as simplestream-maintainer does: CPU, memory, size; needs xdelta3."""
-    about = machine.describe()
-    show(_delta(rounds), about, as_json, plot)
-
-
-@main.command("fold")
-@output_options
-def fold_command(rounds: int, as_json: Path | None, plot: Path | None) -> None:
-    """Fold one changed version into catalogs of 1,000 to 100,000 versions; `--plot` draws their growth."""
-    from cli.bench.folding import fold_figures, growth
-
-    about = machine.describe()
-    found = fold_figures(rounds)
-    show(found, about, as_json, None)
-    if plot:
-        write_growth_svg(growth(found), plot, "One changed version: CPU seconds and MiB by versions in the stream")
-
-
-@main.command("views")
-@output_options
-@click.option(
-    "--most", type=click.IntRange(0, 100), default=100, show_default=True, help="Views of the largest server."
-)
-def views_command(rounds: int, as_json: Path | None, plot: Path | None, most: int) -> None:
-    """Publish one changed product with 0 to 100 views of 10,000 versions; some minutes a round with 100."""
-    from cli.bench.viewing import NUMBERS, view_figures
-
-    about = machine.describe()
-    show(view_figures(rounds, [number for number in NUMBERS if number <= most]), about, as_json, plot)
-
-
-@main.command("burst")
-@output_options
-@click.option("--versions", type=click.IntRange(1, 2000), default=1000, show_default=True, help="Three files each.")
-@click.option("--digest-workers", type=click.IntRange(2, 64), default=8, show_default=True)
-@click.option("--publish-workers", type=click.IntRange(2, 10), default=2, show_default=True)
-def burst_command(
-    rounds: int, as_json: Path | None, plot: Path | None, versions: int, digest_workers: int, publish_workers: int
-) -> None:
-    """Upload versions within a minute to a separate local stack; one to three minutes a round."""
-    from cli.bench.burst import burst_figures
-
-    about = machine.describe()
-    show(burst_figures(versions, digest_workers, publish_workers, rounds), about, as_json, plot)
-
-
-@main.command("start")
-@output_options
-def start_command(rounds: int, as_json: Path | None, plot: Path | None) -> None:
-    """Start each built function cold; at least 15 times."""
-    about = machine.describe()
-    show(_start(rounds), about, as_json, plot)
-
-
-@main.command("scale")
-@output_options
-def scale_command(rounds: int, as_json: Path | None, plot: Path | None) -> None:
-    """Simulate events, batching windows and conditional writes, with the real fold."""
-    from cli.bench.scale import scale_figures
-
-    show(scale_figures(rounds), machine.describe(), as_json, plot)
-
-
-def _hash(rounds: int) -> list[Figure]:
-    from cli.bench.hashing import hash_figures
-
-    return hash_figures(512, rounds, 50)
-
-
-def _copy(rounds: int) -> list[Figure]:
     from cli.bench.copying import copy_figures
 
     return copy_figures(rounds)
 
 
-def _plan(rounds: int) -> list[Figure]:
+@measurement("plan")
+@click.option("--versions", type=click.IntRange(4), default=100_000, show_default=True, help="Of the other server.")
+def plan(rounds: int, versions: int = 100_000) -> list[Figure]:
+    """Plan what a mirror copies from another server, by a products document of 100,000 versions."""
     from cli.bench.planning import plan_figures
 
-    return plan_figures(rounds)
+    return plan_figures(rounds, versions)
 
 
-def _delta(rounds: int) -> list[Figure]:
+@measurement("delta")
+def delta(rounds: int) -> list[Figure]:
+    """Make deltas as the server does and as simplestream-maintainer does: CPU, memory, size; needs xdelta3."""
     from cli.bench.deltas import delta_figures
 
     return delta_figures(rounds)
 
 
-def _fold(rounds: int) -> list[Figure]:
+def draw_growth(figures: Sequence[Figure], plot: Path, _about: str) -> None:
+    """Draw how the catalogs' figures grow with their versions."""
+    from cli.bench.folding import growth
+
+    write_growth_svg(growth(figures), plot, "One changed version: CPU seconds and MiB by versions in the stream")
+
+
+@measurement("fold", draw_growth)
+def fold(rounds: int) -> list[Figure]:
+    """Fold one changed version into catalogs of 1,000 to 100,000 versions; `--plot` draws their growth."""
     from cli.bench.folding import fold_figures
 
     return fold_figures(rounds)
 
 
-def _start(rounds: int) -> list[Figure]:
+@measurement("views")
+@click.option(
+    "--most", type=click.IntRange(0, 100), default=100, show_default=True, help="Views of the largest server."
+)
+def views(rounds: int, most: int) -> list[Figure]:
+    """Publish one changed product with 0 to 100 views of 10,000 versions; some minutes a round with 100."""
+    from cli.bench.viewing import NUMBERS, view_figures
+
+    return view_figures(rounds, [number for number in NUMBERS if number <= most])
+
+
+@measurement("burst")
+@click.option("--versions", type=click.IntRange(1, 2000), default=1000, show_default=True, help="Three files each.")
+@click.option("--digest-workers", type=click.IntRange(2, 64), default=8, show_default=True)
+@click.option("--publish-workers", type=click.IntRange(2, 10), default=2, show_default=True)
+def burst(rounds: int, versions: int = 1000, digest_workers: int = 8, publish_workers: int = 2) -> list[Figure]:
+    """Upload versions within a minute to a separate local stack; one to three minutes a round."""
+    from cli.bench.burst import burst_figures
+
+    return burst_figures(versions, digest_workers, publish_workers, rounds)
+
+
+@measurement("start")
+def start(rounds: int) -> list[Figure]:
+    """Start each built function cold; at least 15 times."""
     from cli.bench.starting import start_figures
 
     return start_figures(max(15, rounds))
 
 
-def _burst(rounds: int) -> list[Figure]:
-    from cli.bench.burst import burst_figures
-
-    return burst_figures(1000, 8, 2, rounds)
-
-
-def _scale(rounds: int) -> list[Figure]:
+@measurement("scale")
+def scale(rounds: int) -> list[Figure]:
+    """Simulate events, batching windows and conditional writes, with the real fold."""
     from cli.bench.scale import scale_figures
 
     return scale_figures(rounds)
 
 
-PARTS: dict[str, Callable[[int], list[Figure]]] = {
-    "hash": _hash,
-    "copy": _copy,
-    "plan": _plan,
-    "delta": _delta,
-    "fold": _fold,
-    "start": _start,
-    "burst": _burst,
-    "scale": _scale,
+PARTS: dict[str, Measure] = {
+    "hash": hash_,
+    "copy": copy,
+    "plan": plan,
+    "delta": delta,
+    "fold": fold,
+    "start": start,
+    "burst": burst,
+    "scale": scale,
 }
+"""What is measured without a command, each part with its own defaults."""
 
 
 if __name__ == "__main__":

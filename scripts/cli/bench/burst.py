@@ -84,7 +84,9 @@ def _burst(versions: int, digest_workers: int, publish_workers: int) -> Burst:
         tempfile.TemporaryDirectory() as scratch,
         _local_stack(Path(scratch), digest_workers, publish_workers) as stack,
     ):
-        client = _client(stack)
+        aws = local_session(stack.access_key_id, stack.secret_access_key, stack.region)
+        config = Config(s3={"addressing_style": "path"}, max_pool_connections=20)
+        client = aws.client("s3", endpoint_url=stack.s3_endpoint, config=config)
         begin = time.monotonic()
         _upload(client, stack.bucket, versions)
         uploaded = time.monotonic()
@@ -100,40 +102,24 @@ def _percent(part: int, whole: int) -> float:
 
 @contextmanager
 def _local_stack(folder: Path, digest_workers: int, publish_workers: int) -> Iterator[Stack]:
-    command = [
-        sys.executable,
-        "-m",
-        "cli.local",
-        "--port",
-        "0",
-        "--empty",
-        "--full-windows",
-        "--state-dir",
-        str(folder),
-    ]
+    """Yield a local stack of its own, once it runs."""
+    command = [sys.executable, "-m", "cli.local", "--port", "0", "--empty", "--full-windows"]
+    command += ["--state-dir", str(folder)]
     command += ["--digest-workers", str(digest_workers), "--publish-workers", str(publish_workers)]
     command += ["--parameter", f"PublishConcurrency={publish_workers}"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
-            yield _ready(folder, process)
+            deadline, stack = time.monotonic() + START_S, None
+            while stack is None:
+                if time.monotonic() >= deadline or process.poll() is not None:
+                    raise click.ClickException(f"the local stack did not start (exit status {process.poll()})")
+                try:
+                    stack = read_stack(folder)
+                except NotRunning:
+                    time.sleep(0.2)
+            yield stack
         finally:
             process.terminate()
-
-
-def _ready(folder: Path, process: subprocess.Popen[bytes]) -> Stack:
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            return read_stack(folder)
-        except NotRunning:
-            time.sleep(0.2)
-    raise click.ClickException(f"the local stack did not start (exit status {process.poll()})")
-
-
-def _client(stack: Stack) -> Any:
-    aws = local_session(stack.access_key_id, stack.secret_access_key, stack.region)
-    config = Config(s3={"addressing_style": "path"}, max_pool_connections=20)
-    return aws.client("s3", endpoint_url=stack.s3_endpoint, config=config)
 
 
 def _upload(client: Any, bucket: str, versions: int) -> None:
@@ -142,32 +128,25 @@ def _upload(client: Any, bucket: str, versions: int) -> None:
 
     def put(number: int) -> None:
         time.sleep(max(0.0, begin + number * UPLOAD_S / versions - time.monotonic()))
+        product, version = divmod(number, VERSIONS_PER_PRODUCT)
+        folder = f"images/burst/r{product:03d}/amd64/default/202611{version + 1:02d}_10:00"
         for name, body in _files(number).items():
-            client.put_object(Bucket=bucket, Key=f"images/{_path(number)}/{name}", Body=body)
+            client.put_object(Bucket=bucket, Key=f"{folder}/{name}", Body=body)
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(put, range(versions)))
 
 
-def _path(number: int) -> str:
-    product, version = divmod(number, VERSIONS_PER_PRODUCT)
-    return f"burst/r{product:03d}/amd64/default/202611{version + 1:02d}_10:00"
-
-
 def _files(number: int) -> dict[str, bytes]:
     noise = hashlib.sha256(str(number).encode()).digest() * 128
     yaml = f"architecture: x86_64\ncreation_date: 1795000000\nproperties:\n  serial: '{number}'\n".encode()
+    # A qcow2 of 1 MiB in which nothing is allocated: header, refcount table, L1 table, then the noise.
+    header = struct.pack(">4sIQIIQIIQQIIQ", b"QFI\xfb", 2, 0, 0, 9, 1 << 20, 0, 32, 1024, 512, 1, 0, 0)
     return {
         "root.tar.xz": _tarball("noise", noise),
         "lxd.tar.xz": _tarball("metadata.yaml", yaml),
-        "disk.qcow2": _disk(noise),
+        "disk.qcow2": header.ljust(512, b"\0") + bytes(1024) + noise,
     }
-
-
-def _disk(noise: bytes) -> bytes:
-    """Return a qcow2 of 1 MiB in which nothing is allocated: header, refcount table, L1 table, then `noise`."""
-    header = struct.pack(">4sIQIIQIIQQIIQ", b"QFI\xfb", 2, 0, 0, 9, 1 << 20, 0, 32, 1024, 512, 1, 0, 0)
-    return header.ljust(512, b"\0") + bytes(1024) + noise
 
 
 def _tarball(name: str, content: bytes) -> bytes:
@@ -181,22 +160,17 @@ def _tarball(name: str, content: bytes) -> bytes:
 
 def _wait_until_listed(client: Any, bucket: str, versions: int) -> int:
     """Return how many versions are listed with both roots, once all are or patience ends."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline, whole = time.monotonic() + PATIENCE_S, {"root.tar.xz", "disk.qcow2"}
     while True:
-        listed = _listed(client, bucket)
+        try:
+            body = client.get_object(Bucket=bucket, Key="streams/v1/images.json")["Body"].read()
+        except client.exceptions.NoSuchKey:
+            body = b'{"products": {}}'
+        products = json.loads(body)["products"].values()
+        listed: int = sum(whole <= version["items"].keys() for p in products for version in p["versions"].values())
         if listed == versions or time.monotonic() > deadline:
             return listed
         time.sleep(0.5)
-
-
-def _listed(client: Any, bucket: str) -> int:
-    try:
-        body = client.get_object(Bucket=bucket, Key="streams/v1/images.json")["Body"].read()
-    except client.exceptions.NoSuchKey:
-        return 0
-    products = json.loads(body)["products"].values()
-    whole = {"root.tar.xz", "disk.qcow2"}
-    return sum(whole <= version["items"].keys() for p in products for version in p["versions"].values())
 
 
 def _read_logs(folder: Path) -> Logged:

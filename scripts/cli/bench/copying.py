@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -16,6 +14,7 @@ import click
 
 from cli.bench.figures import Figure, compared, figure
 from cli.bench.hashing import FIRST_BYTE_S, RATE
+from cli.bench.machine import measured
 from cli.bench.processes.copy import WAYS, Fetch, Fetched
 from cli.bench.processes.read import MIB
 from cli.bench.servers import make_object, own_environment, standin
@@ -48,16 +47,10 @@ def _measure(folder: Path, files: int, size_bytes: int, rounds: int) -> dict[str
         for _ in range(rounds):
             for how, runs in taken.items():
                 click.echo(f"  {files} x {size_bytes / 1e6:.1f} MB, {how} …", err=True)
-                runs.append(_take(Fetch(how, server.address, files, size_bytes, sha256), environment))
+                fetch = Fetch(how, server.address, files, size_bytes, sha256)
+                said = measured("copy", json.dumps(asdict(fetch)), environment=environment, what=str(fetch))
+                runs.append(Fetched(**json.loads(said)))
     return taken
-
-
-def _take(fetch: Fetch, environment: Mapping[str, str]) -> Fetched:
-    command = [sys.executable, "-m", "cli.bench.processes.copy", json.dumps(asdict(fetch))]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise click.ClickException(f"{fetch} failed:\n{done.stderr[-3000:]}")
-    return Fetched(**json.loads(done.stdout))
 
 
 def figures_of(files: int, size_bytes: int, taken: Mapping[str, Sequence[Fetched]]) -> list[Figure]:

@@ -44,12 +44,9 @@ def compared(row: Figure, against: Figure) -> Figure:
     """Return the same figure with its ratio to another one."""
     ratio = None
     if row.median and against.median:
-        ratio = against.median / row.median if _less_is_better(row.unit) else row.median / against.median
+        less_is_better = row.unit in ("s", "CPU s", "ms", "CPU ms", "MiB")
+        ratio = against.median / row.median if less_is_better else row.median / against.median
     return replace(row, ratio=ratio, against=against.name)
-
-
-def _less_is_better(unit: str) -> bool:
-    return unit in ("s", "CPU s", "ms", "CPU ms", "MiB")
 
 
 ENOUGH_RUNS: Final = 5
@@ -62,17 +59,13 @@ def table(figures: Sequence[Figure]) -> str:
     for row in figures:
         ratio = f"{row.ratio:.2f} x" if row.ratio is not None else ""
         spread = f"{_short(row.min)} .. {_short(row.max)}" if row.min != row.max else ""
-        cells = (row.name, _short(row.median), row.unit, spread, _runs(row), ratio, row.against or "")
+        mark = " (!)" if row.runs < ENOUGH_RUNS else ""
+        runs = f"{row.runs}{mark}" if row.runs else ""
+        cells = (row.name, _short(row.median), row.unit, spread, runs, ratio, row.against or "")
         lines.append(f"| {' | '.join(cells)} |")
     if any(0 < row.runs < ENOUGH_RUNS for row in figures):
         lines += ["", f"(!) fewer than {ENOUGH_RUNS} runs: no median to rely on"]
     return "\n".join(lines)
-
-
-def _runs(row: Figure) -> str:
-    if not row.runs:
-        return ""
-    return str(row.runs) if row.runs >= ENOUGH_RUNS else f"{row.runs} (!)"
 
 
 FIELDS: Final = ("name", "unit", "median", "min", "max", "ratio", "against")

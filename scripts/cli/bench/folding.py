@@ -2,9 +2,6 @@
 
 import gzip
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +10,7 @@ from typing import Final
 import click
 
 from cli.bench.figures import Figure, exact, figure
+from cli.bench.machine import measured
 
 SIZES: Final = (1_000, 3_000, 10_000, 30_000, 100_000)
 # CloudFront compresses answers of up to this many bytes; a larger document goes out as it is.
@@ -27,38 +25,21 @@ def fold_figures(rounds: int, sizes: Sequence[int] = SIZES) -> list[Figure]:
         click.echo(f"  {versions:,} versions …", err=True)
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
-            size_bytes = int(_run("prepare", scratch, str(versions)))
-            taken = {how: [json.loads(_run(how, scratch)) for _ in range(rounds)] for how in ("plain", "fold")}
+            size_bytes = int(measured("fold", "prepare", scratch, str(versions)))
+            taken = {
+                how: [json.loads(measured("fold", how, scratch)) for _ in range(rounds)] for how in ("plain", "fold")
+            }
             body = (folder / "document.json").read_bytes()
-        found += _figures(f"{versions:,} versions", taken)
+        for field, unit in (("cpu_s", "CPU s"), ("peak_mib", "MiB")):
+            plain = figure(f"{versions:,} versions: plain JSON, {unit}", unit, [run[field] for run in taken["plain"]])
+            ours = [run[field] for run in taken["fold"]]
+            found += [plain, figure(f"{versions:,} versions: fold, {unit}", unit, ours, plain)]
         found.append(exact(f"{versions:,} versions: document", "MiB", size_bytes / MIB))
         found.append(exact(f"{versions:,} versions: compressed", "MiB", len(gzip.compress(body, 6)) / MIB))
     per_version = size_bytes / versions
     found.append(exact("bytes of a version in the document", "bytes", per_version))
     found.append(exact("split a stream at", "versions", EDGE_COMPRESSES_BYTES / per_version))
     return found
-
-
-def _figures(what: str, taken: dict[str, list[dict[str, float]]]) -> list[Figure]:
-    found = []
-    for field, unit in (("cpu_s", "CPU s"), ("peak_mib", "MiB")):
-        plain = figure(f"{what}: plain JSON, {unit}", unit, [run[field] for run in taken["plain"]])
-        ours = figure(f"{what}: fold, {unit}", unit, [run[field] for run in taken["fold"]], plain)
-        found += [plain, ours]
-    return found
-
-
-def _run(*arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "cli.bench.processes.fold", *arguments],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise click.ClickException(f"cli.bench.processes.fold {' '.join(arguments)} failed:\n{done.stderr[-3000:]}")
-    return done.stdout
 
 
 def growth(figures: Sequence[Figure]) -> dict[str, list[tuple[float, float]]]:

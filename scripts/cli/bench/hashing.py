@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -19,7 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from cli import aws
 from cli.bench.figures import Figure, compared, figure
-from cli.bench.machine import Busy, cpu_seconds
+from cli.bench.machine import Busy, cpu_seconds, measured, own_path
 from cli.bench.processes.read import MIB, Read, Taken
 from cli.bench.servers import Server, fastest, make_object, own_environment, standin
 from imageserver.storage.ranged_reader import LARGE, SMALL, ReadPlan
@@ -105,21 +103,13 @@ def measure(rows: Sequence[Row], rounds: int, environment: dict[str, str], serve
 def _take(read: Read, environment: dict[str, str], servers: Sequence[int]) -> tuple[float, Taken]:
     busy, ours, begin = Busy.now().seconds, sum(map(cpu_seconds, servers)), time.perf_counter()
     children = os.times()
-    done = subprocess.run(
-        [sys.executable, "-m", "cli.bench.processes.read", json.dumps(asdict(read))],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise click.ClickException(f"{read} failed:\n{done.stderr[-3000:]}")
+    said = measured("read", json.dumps(asdict(read)), environment=environment, what=str(read))
     after = os.times()
     mine = after.children_user + after.children_system - children.children_user - children.children_system
     mine += sum(map(cpu_seconds, servers)) - ours
     others = Busy.now().seconds - busy - mine
     share = max(0.0, others) / (time.perf_counter() - begin) / (os.cpu_count() or 1)
-    return share, Taken(**json.loads(done.stdout))
+    return share, Taken(**json.loads(said))
 
 
 def figures_of(rows: Sequence[Row], runs: dict[str, Runs], rounds: int) -> list[Figure]:
@@ -158,7 +148,10 @@ def hash_figures(size_mib: int, rounds: int, huge_gib: int, baselines: Sequence[
         folder = Path(scratch)
         course = Course(make_object(folder, size_mib * MIB), own_environment(folder), rounds, baselines)
         found = _paced(course, folder / "server.pem")
-        found += _one_interface(course)
+        # Where all connections share one limit, more of them do not help, but reading once does.
+        with standin(course.file, course.environment, total_rate=INTERFACE_RATE, delay=FIRST_BYTE_S) as server:
+            read = Read("", "bucket", "object", server.address)
+            found += course.take("600 Mbit/s in all", read, [server], course.baselines)
         found += _unthrottled(course)
         if huge_gib:
             found += _huge(course, huge_gib)
@@ -180,13 +173,6 @@ def _paced(course: Course, cert: Path) -> list[Figure]:
         ):
             found += course.take(title, read, [http, https], baselines)
     return found
-
-
-def _one_interface(course: Course) -> list[Figure]:
-    """Measure where all connections share one limit: more of them do not help, reading once does."""
-    with standin(course.file, course.environment, total_rate=INTERFACE_RATE, delay=FIRST_BYTE_S) as server:
-        read = Read("", "bucket", "object", server.address)
-        return course.take("600 Mbit/s in all", read, [server], course.baselines)
 
 
 def _unthrottled(course: Course) -> list[Figure]:
@@ -220,11 +206,7 @@ def real_figures(bucket: str, key: str, rounds: int, baselines: Sequence[Baselin
     """Measure the same ways against an object of a real bucket, with the caller's credentials, in its region."""
     region = _region_that_has(bucket, key)
     rows = rows_of(f"s3://{bucket}/{key}", Read("", bucket, key), baselines)
-    environment = {
-        **os.environ,
-        "AWS_DEFAULT_REGION": region,  # which is what boto3 reads
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-    }
+    environment = {**own_path(), "AWS_DEFAULT_REGION": region}  # which is what boto3 reads
     return figures_of(rows, measure(rows, rounds, environment, []), rounds)
 
 

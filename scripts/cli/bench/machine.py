@@ -1,11 +1,16 @@
-"""The machine that was measured, and how much of it other processes used meanwhile."""
+"""The machine that is measured, how much of it other processes use meanwhile, and how a measured program is run."""
 
 import os
 import platform
 import ssl
+import subprocess
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+
+import click
 
 
 def describe() -> str:
@@ -38,3 +43,26 @@ def cpu_seconds(pid: int) -> float:
     """Return the CPU seconds that a running process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def own_path() -> dict[str, str]:
+    """Return the environment of a process that can import what this one can."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
+def measured(program: str, *arguments: str, environment: Mapping[str, str] | None = None, what: str = "") -> str:
+    """Run a program of cli.bench.processes, and return what it prints. If it fails, raise ClickException.
+
+    `what` names the measurement in the message, instead of the program and its arguments.
+    """
+    module = f"cli.bench.processes.{program}"
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        env=own_path() if environment is None else environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise click.ClickException(f"{what or ' '.join([module, *arguments])} failed:\n{done.stderr[-3000:]}")
+    return done.stdout

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -13,6 +10,7 @@ from typing import Final
 import click
 
 from cli.bench.figures import Figure, exact, figure
+from cli.bench.machine import measured
 from cli.bench.processes.read import MIB
 
 VERSIONS: Final = 100_000
@@ -25,8 +23,8 @@ def plan_figures(rounds: int, versions: int = VERSIONS) -> list[Figure]:
     """
     click.echo(f"  {versions:,} versions …", err=True)
     with tempfile.TemporaryDirectory() as scratch:
-        size_bytes = int(_run("prepare", scratch, str(versions)))
-        taken = {how: [json.loads(_run(how, scratch)) for _ in range(rounds)] for how in ("plain", "plan")}
+        size_bytes = int(measured("plan", "prepare", scratch, str(versions)))
+        taken = {how: [json.loads(measured("plan", how, scratch)) for _ in range(rounds)] for how in ("plain", "plan")}
     return figures_of(versions, size_bytes, taken)
 
 
@@ -41,16 +39,3 @@ def figures_of(versions: int, size_bytes: int, taken: Mapping[str, Sequence[Mapp
         plain = figure(f"{what}: plain JSON, {unit}", unit, [run[field] for run in taken["plain"]])
         found += [plain, figure(f"{what}: plan, {unit}", unit, [run[field] for run in taken["plan"]], plain)]
     return found
-
-
-def _run(*arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "cli.bench.processes.plan", *arguments],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise click.ClickException(f"cli.bench.processes.plan {' '.join(arguments)} failed:\n{done.stderr[-3000:]}")
-    return done.stdout

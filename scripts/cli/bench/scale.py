@@ -15,7 +15,7 @@ import heapq
 import itertools
 import random
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -141,25 +141,20 @@ def simulate(scene: Scene, costs: Costs | None = None, seed: int = 1) -> _World:
     """Run a scene to its end. Raise AssertionError if the documents do not match the records."""
     world = _World(scene, costs or Costs())
     chance = random.Random(seed)  # noqa: S311 - a simulation wants the same numbers each time
-    _run(world, [_uploads(world, chance), *(_publisher(world, chance) for _ in range(scene.publishers))])
+    order = itertools.count()
+    processes = [_uploads(world, chance), *(_publisher(world, chance) for _ in range(scene.publishers))]
+    due = [(0.0, next(order), process) for process in processes]
+    while due:  # step the process that is due next, until all have ended
+        world.now, _, process = heapq.heappop(due)
+        pause = next(process, None)
+        if pause is not None:
+            heapq.heappush(due, (world.now + pause, next(order), process))
     for stream, document in world.documents.items():
         ours = {product: made for product, made in world.records.items() if product.stream == stream}
         whole = fold(documents.decode_products(None, stream), ours).document
         if documents.encode(document) != documents.encode(whole):
             raise AssertionError(f"{scene.name}: {stream} lost an update")
     return world
-
-
-def _run(world: _World, processes: Iterable[Process]) -> None:
-    """Step the process that is due next, until all have ended."""
-    order = itertools.count()
-    due = [(0.0, next(order), process) for process in processes]
-    heapq.heapify(due)
-    while due:
-        world.now, _, process = heapq.heappop(due)
-        pause = next(process, None)
-        if pause is not None:
-            heapq.heappush(due, (world.now + pause, next(order), process))
 
 
 def _uploads(world: _World, chance: random.Random) -> Process:
@@ -175,18 +170,13 @@ def _uploads(world: _World, chance: random.Random) -> Process:
         made = product_id(stream, record.id.product.name)
         world.records[made].append(record)
         world.unlisted[made, record.id.version] = world.now
-        _notify(world, made, chance)
+        # The message about it: late, and a second time, as often as the scene says.
+        delay = chance.uniform(*LATE_S) if scene.late and chance.random() < scene.late else 0.0
+        heapq.heappush(world.queue, (world.now + delay, made))
+        if scene.twice and chance.random() < scene.twice:
+            heapq.heappush(world.queue, (world.now + chance.uniform(0, AGAIN_S), made))
         world.arrivals_left -= 1
     world.uploaded_s = world.now
-
-
-def _notify(world: _World, product: ProductId, chance: random.Random) -> None:
-    """Send the message about a record: late, and a second time, as often as the scene says."""
-    scene = world.scene
-    delay = chance.uniform(*LATE_S) if scene.late and chance.random() < scene.late else 0.0
-    heapq.heappush(world.queue, (world.now + delay, product))
-    if scene.twice and chance.random() < scene.twice:
-        heapq.heappush(world.queue, (world.now + chance.uniform(0, AGAIN_S), product))
 
 
 def _publisher(world: _World, chance: random.Random) -> Process:
@@ -201,21 +191,21 @@ def _publisher(world: _World, chance: random.Random) -> Process:
         while world.now < closes and len(batch) < _BATCH:
             batch += world.receive(_BATCH - len(batch))
             yield _POLL_S
-        for stream, products in _by_stream(batch):
+        streams: dict[str, set[ProductId]] = defaultdict(set)
+        for product in batch:
+            streams[product.stream].add(product)
+        for stream, products in sorted(streams.items()):
             yield from _publish(world, stream, products, chance)
-
-
-def _by_stream(batch: list[ProductId]) -> Iterator[tuple[str, set[ProductId]]]:
-    streams: dict[str, set[ProductId]] = defaultdict(set)
-    for product in batch:
-        streams[product.stream].add(product)
-    yield from sorted(streams.items())
 
 
 def _publish(world: _World, stream: str, products: set[ProductId], chance: random.Random) -> Process:
     """Play the publish function: take the lease, attempt until no race is lost, remove the lease."""
-    if world.scene.marked:
-        yield from _turn(world, stream)
+    if world.scene.marked:  # wait for the mark on the stream, as imageserver.storage.leases does, and take it
+        patience = world.now + LEASE_S
+        while world.held.get(stream, 0.0) > world.now and world.now < patience:
+            yield MARK_POLL_S
+        world.held[stream] = world.now + LEASE_S
+        yield world.costs.marking_s
     for attempt in itertools.count(1):
         world.attempts += 1
         won = yield from _attempt(world, stream, products)
@@ -247,15 +237,6 @@ def _attempt(world: _World, stream: str, products: set[ProductId]) -> Generator[
     world.writes += 1
     world.note_listed(changed)
     return True
-
-
-def _turn(world: _World, stream: str) -> Process:
-    """Wait for the mark on the stream, as imageserver.storage.leases does, and take it."""
-    patience = world.now + LEASE_S
-    while world.held.get(stream, 0.0) > world.now and world.now < patience:
-        yield MARK_POLL_S
-    world.held[stream] = world.now + LEASE_S
-    yield world.costs.marking_s
 
 
 DAY_S: Final = 86_400.0
@@ -305,12 +286,11 @@ def figures_of(scene: Scene, worlds: Sequence[_World]) -> list[Figure]:
         replace(figure(f"{scene.name}: record to listed", "s", waits), runs=len(worlds)),
     ]
     if scene.twice or scene.late:
-        slow = [_percent_slow(world.listed_after) for world in worlds]
+        slow = [
+            100 * sum(seconds > 60 for seconds in world.listed_after) / max(1, len(world.listed_after))
+            for world in worlds
+        ]
         found.append(figure(f"{scene.name}: listed after more than a minute", "%", slow))
         idle = [100 * world.idle / world.attempts for world in worlds]
         found.append(figure(f"{scene.name}: attempts with nothing to write", "%", idle))
     return found
-
-
-def _percent_slow(waits: Sequence[float]) -> float:
-    return 100 * sum(seconds > 60 for seconds in waits) / max(1, len(waits))

@@ -16,6 +16,7 @@ from typing import Final
 import click
 import trustme
 
+from cli.bench.machine import own_path
 from cli.bench.processes.read import MIB
 
 START_S: Final = 10.0
@@ -113,7 +114,10 @@ def fastest(file: Path, size_bytes: int, environment: dict[str, str]) -> Iterato
     program = nginx_program()
     missing = size_bytes - file.stat().st_size
     if program and shutil.disk_usage(file.parent).free > 2 * missing:
-        _grow(file, size_bytes)
+        # nginx serves no repeated bytes: append the file's own to it until it has that size.
+        with file.open("rb") as source, file.open("ab") as target:
+            while (left := size_bytes - target.tell()) > 0:
+                target.write(source.read(min(8 * MIB, left)))
         with nginx(file, program) as server:
             yield server
         return
@@ -124,21 +128,13 @@ def fastest(file: Path, size_bytes: int, environment: dict[str, str]) -> Iterato
         yield server
 
 
-def _grow(file: Path, size_bytes: int) -> None:
-    """Append the file's own bytes to it until it has that size: what the stand-in serves as a repeated file."""
-    with file.open("rb") as source, file.open("ab") as target:
-        while (left := size_bytes - target.tell()) > 0:
-            target.write(source.read(min(8 * MIB, left)))
-
-
 def own_environment(folder: Path) -> dict[str, str]:
     """Return the environment of readers and stand-ins: dummy credentials, and our own certificate authority."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca.pem")
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
     return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        **own_path(),
         "AWS_ACCESS_KEY_ID": "bench",
         "AWS_SECRET_ACCESS_KEY": "bench",
         "AWS_DEFAULT_REGION": "eu-central-1",

@@ -1,5 +1,7 @@
 """`bench start`: cold start of each built function, compared with an empty handler that makes the same clients."""
 
+from operator import attrgetter
+
 import click
 
 from cli.bench.figures import Figure, figure
@@ -18,19 +20,11 @@ def start_figures(rounds: int) -> list[Figure]:
         except (StartFailed, ToolMissing) as reason:
             click.echo(f"  {name} was not measured: {reason}", err=True)
             continue
-        for what, unit, of in (("", "ms", _wall_ms), (", CPU", "CPU ms", _cpu_ms)):
-            empty = figure(
-                f"start of {name}: empty handler{what}", unit, [of(start) for start in taken["empty handler"]]
-            )
+        for what, unit, seconds in (("", "ms", attrgetter("wall_s")), (", CPU", "CPU ms", attrgetter("cpu_s"))):
+            of_empty = [seconds(start) * 1000 for start in taken["empty handler"]]
+            empty = figure(f"start of {name}: empty handler{what}", unit, of_empty)
             found.append(empty)
             for label, variant in (("", "packaged"), (": without bytecode", "without bytecode")):
-                found.append(figure(f"start of {name}{label}{what}", unit, [of(s) for s in taken[variant]], empty))
+                ours = [seconds(start) * 1000 for start in taken[variant]]
+                found.append(figure(f"start of {name}{label}{what}", unit, ours, empty))
     return found
-
-
-def _wall_ms(start: packages.Start) -> float:
-    return start.wall_s * 1000
-
-
-def _cpu_ms(start: packages.Start) -> float:
-    return start.cpu_s * 1000

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import click
 
 from cli.bench.figures import Figure, exact, figure
+from cli.bench.machine import measured
 
 VERSIONS: Final = 10_000
 NUMBERS: Final = (0, 1, 10, 100)
@@ -26,7 +24,8 @@ def view_figures(
     for number in numbers:
         for kind in kinds if number else kinds[:1]:
             click.echo(f"  {number} {KINDS[kind]} …", err=True)
-            found += figures_of(number, kind, [_run(number, kind, versions) for _ in range(rounds)])
+            taken = [json.loads(measured("views", str(number), kind, str(versions))) for _ in range(rounds)]
+            found += figures_of(number, kind, taken)
     return found
 
 
@@ -42,17 +41,3 @@ def figures_of(number: int, kind: str, runs: Sequence[Mapping[str, Any]]) -> lis
         exact(f"{what}: requests", "requests", requests),
         exact(f"{what}: documents written", "writes", writes),
     ]
-
-
-def _run(number: int, kind: str, versions: int) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "cli.bench.processes.views", str(number), kind, str(versions)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise click.ClickException(f"cli.bench.processes.views {number} {kind} failed:\n{done.stderr[-3000:]}")
-    measured: dict[str, Any] = json.loads(done.stdout)
-    return measured

@@ -70,7 +70,10 @@ def prepare(versions: int, folder: Path) -> int:
 
 def with_our_fold(folder: Path) -> int:
     """Read, fold one changed product, render the document, the index and the feed."""
-    changed = [records.decode(line, _key_of(line)) for line in (folder / "records.jsonl").read_bytes().splitlines()]
+    changed = [
+        records.decode(line, f"versions/{json.loads(line)['version']}.json")
+        for line in (folder / "records.jsonl").read_bytes().splitlines()
+    ]
     before = documents.decode_products((folder / "document.json").read_bytes(), STREAM)
     folded = fold(before, {changed[0].id.product: changed})
     if folded.needs:
@@ -78,10 +81,6 @@ def with_our_fold(folder: Path) -> int:
     index = fold_index(documents.decode_index(None), folded.document)
     rendered = (documents.encode(folded.document), documents.encode(index), render_feed(folded.document, "bench"))
     return sum(map(len, rendered))
-
-
-def _key_of(line: bytes) -> str:
-    return f"versions/{json.loads(line)['version']}.json"
 
 
 def with_plain_json(folder: Path) -> int:
