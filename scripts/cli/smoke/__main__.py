@@ -114,21 +114,18 @@ def _test(found: server.Server, wait: int, skip: set[str], keep: bool, take_over
         run = Run(found, made, wait, direct="api" in skip, strict_missing="missing" not in skip)
         done = take(STEPS, run, skip, keep, report.watch)
         left = is_left(run, done, keep)
-        _show(run, done, run.sent and keep, left, as_json)
+        kept = run.sent and keep
+        if as_json:
+            print_json(report.document(run, done, kept, left))
+        else:
+            click.echo(f"{report.table(done)}\n{report.summary(done)}")
+        if kept:
+            say(f"smoke: {made.version.path} is kept; the next run removes it, also one with --keep")
+        if left:
+            stack = f" --stack {found.deployment.stack}" if found.deployment.stack else ""
+            remedy = f"./scripts/admin{stack} withdraw {image.PRODUCT.path} --yes"
+            say(f"smoke: something below {image.PRODUCT.path} may be left: run it again, or {remedy}")
     sys.exit(exit_code(done, left))
-
-
-def _show(run: Run, done: Sequence[Done], kept: bool, left: bool, as_json: bool) -> None:
-    if as_json:
-        print_json(report.document(run, done, kept, left))
-    else:
-        click.echo(f"{report.table(done)}\n{report.summary(done)}")
-    if kept:
-        say(f"smoke: {run.image.version.path} is kept; the next run removes it, also one with --keep")
-    if left:
-        stack = f" --stack {run.server.deployment.stack}" if run.server.deployment.stack else ""
-        remedy = f"./scripts/admin{stack} withdraw {image.PRODUCT.path} --yes"
-        say(f"smoke: something below {image.PRODUCT.path} may be left: run it again, or {remedy}")
 
 
 def is_left(run: Run, done: Sequence[Done], keep: bool) -> bool:

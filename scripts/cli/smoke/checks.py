@@ -10,9 +10,8 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from cli.smoke import reader
-from cli.smoke.failed import Failed, Skipped
 from cli.smoke.image import ALIASES, METADATA, PRODUCT, ROOT
-from cli.smoke.run import Run
+from cli.smoke.run import Failed, Run, Skipped
 from cli.smoke.uploading import said
 from cli.smoke.web import Answer
 from imageserver.api.schema import VersionStatus

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cli.smoke.failed import Failed, Skipped
-from cli.smoke.run import Run
+from cli.smoke.run import Failed, Run, Skipped
 from imageserver.format.wording import counted
 
 LONGEST_S: Final = 120

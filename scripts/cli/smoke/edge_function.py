@@ -10,8 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from cli.admin import aws_api
 from cli.smoke import reader
-from cli.smoke.failed import Failed, Skipped
-from cli.smoke.run import Run
+from cli.smoke.run import Failed, Run, Skipped
 
 MOST_PERCENT: Final = 70
 """CloudFront may throttle a function that takes more.
@@ -68,12 +67,9 @@ def _test(cloudfront: Any, name: str, etag: str, probe: Probe) -> int:
     output = json.loads(result.function_output)
     found = output["response"]["statusCode"] if "response" in output else 0
     if found != probe.status or (found == 0 and output["request"]["uri"] != probe.uri):
-        raise Failed(f"{name} returns {json.dumps(output)[:200]} for {probe.doing}, expected {_expected(probe)}")
+        expected = f"an answer {probe.status}" if probe.status else "the request unchanged"
+        raise Failed(f"{name} returns {json.dumps(output)[:200]} for {probe.doing}, expected {expected}")
     return int(result.compute_utilization)
-
-
-def _expected(probe: Probe) -> str:
-    return f"an answer {probe.status}" if probe.status else "the request unchanged"
 
 
 def _event(probe: Probe) -> bytes:

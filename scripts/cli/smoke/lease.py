@@ -26,28 +26,19 @@ class Running(Exception):
 @contextmanager
 def held(store: Store, seconds: float, take_over: bool) -> Iterator[None]:
     """Hold the lease for at most `seconds`. Raise Running if another process has it, and the store's errors."""
-    _release_dead(store, take_over)
+    if seen := store.read(LEASE_KEY):
+        host, process = _holder(seen.body)
+        if take_over or (host == socket.gethostname() and not is_alive(process)):  # of a process that has ended
+            store.delete(LEASE_KEY, seen.revision)
     token = f"{socket.gethostname()} {os.getpid()} {uuid4().hex}"
     with lease(store, LEASE_KEY, token, lambda: datetime.now(UTC), seconds, time.sleep) as mine:
-        if not mine:
-            raise Running(_who(store))
-        yield
-
-
-def _release_dead(store: Store, take_over: bool) -> None:
-    """Delete the lease of a process of this machine that has ended. With `take_over`, delete any lease."""
-    if (seen := store.read(LEASE_KEY)) is None:
-        return
-    host, process = _holder(seen.body)
-    if take_over or (host == socket.gethostname() and not is_alive(process)):
-        store.delete(LEASE_KEY, seen.revision)
-
-
-def _who(store: Store) -> str:
+        if mine:
+            yield
+            return
     seen = store.read(LEASE_KEY)
     host, process = _holder(seen.body) if seen else ("another machine", 0)
     until = json.loads(seen.body)["until"] if seen else "a moment from now"
-    return (
+    raise Running(
         f"another smoke test of this server is running, process {process} on {host}; its lease ends at {until}. "
         "Wait for it; if you know that it was killed, add --take-over"
     )

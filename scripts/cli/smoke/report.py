@@ -20,14 +20,13 @@ COLUMNS: Final = ("STEP", "RESULT", "SECONDS", "")
 
 def table(done: Sequence[Done]) -> str:
     """Return one aligned line per step: its name, its result, its duration, and a detail."""
-    rows = [COLUMNS, *((row.step, row.result, _seconds(row), one_line(row.detail)) for row in done)]
-    name, result, seconds = (max(len(row[column]) for row in rows) for column in range(3))
-    lines = (f"{row[0]:<{name}}  {row[1]:<{result}}  {row[2]:>{seconds}}  {row[3]}" for row in rows)
+    rows = [COLUMNS]
+    for row in done:
+        taken = "" if row.result == "skipped" else f"{row.seconds:.1f}"
+        rows.append((row.step, row.result, taken, one_line(row.detail)))
+    name, result, seconds = (max(len(cells[column]) for cells in rows) for column in range(3))
+    lines = (f"{cells[0]:<{name}}  {cells[1]:<{result}}  {cells[2]:>{seconds}}  {cells[3]}" for cells in rows)
     return "\n".join(line.rstrip() for line in lines)
-
-
-def _seconds(row: Done) -> str:
-    return "" if row.result == "skipped" else f"{row.seconds:.1f}"
 
 
 def document(run: Run, done: Sequence[Done], kept: bool, left: bool) -> dict[str, Any]:

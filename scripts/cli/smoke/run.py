@@ -11,7 +11,6 @@ from typing import Final, Literal, TypeVar
 import click
 
 from cli.admin.errors import OUTSIDE, explain
-from cli.smoke.failed import Failed, Skipped
 from cli.smoke.image import Image
 from cli.smoke.reader import Image as ListedImage
 from cli.smoke.reader import NotReadable
@@ -24,6 +23,14 @@ Watch = Callable[["Step"], AbstractContextManager[object]]
 """A wrapper of each step, which reports slow steps on standard error."""
 
 _T = TypeVar("_T")
+
+
+class Failed(Exception):
+    """The server is not as it should be: what was expected, what was found."""
+
+
+class Skipped(Exception):
+    """The step cannot run here; the message says why. This is no fault of the server."""
 
 
 @dataclass
@@ -104,24 +111,21 @@ def _reason_to_skip(step: Step, done: dict[str, Done], skip: set[str], keep: boo
 
 def _take(step: Step, run: Run, watch: Watch) -> Done:
     began = run.clock()
-    result, detail = _outcome(step, run, watch)
-    return Done(step.name, result, round(run.clock() - began, 1), detail)
-
-
-def _outcome(step: Step, run: Run, watch: Watch) -> tuple[Result, str]:
+    result: Result = "failed"
     try:
         with watch(step):
-            return "ok", step.act(run)
+            result, detail = "ok", step.act(run)
     except KeyboardInterrupt:
         click.echo("smoke: interrupted: cleaning up; press Ctrl-C again to stop at once", err=True)
-        return "interrupted", ""
+        result, detail = "interrupted", ""
     except Skipped as skipped:
-        return "skipped", str(skipped)
+        result, detail = "skipped", str(skipped)
     except (Failed, NotReadable) as failed:
-        return "failed", str(failed)
+        detail = str(failed)
     except OUTSIDE as error:
         fault = explain(error)
-        return "failed", f"{fault.what}; {fault.remedy}" if fault.remedy else fault.what
+        detail = f"{fault.what}; {fault.remedy}" if fault.remedy else fault.what
     except Exception as error:  # noqa: BLE001  (our own fault: shown in full, and the image is removed)
         traceback.print_exc(file=sys.stderr)
-        return "failed", f"a fault of the smoke test itself: {error!r}"
+        detail = f"a fault of the smoke test itself: {error!r}"
+    return Done(step.name, result, round(run.clock() - began, 1), detail)

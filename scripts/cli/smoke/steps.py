@@ -5,9 +5,8 @@ from typing import Final
 from cli.smoke import checks, removing, uploading
 from cli.smoke.clients import check_with
 from cli.smoke.edge_function import edge_function
-from cli.smoke.failed import Failed, Skipped
 from cli.smoke.image import ALIASES, PRODUCT
-from cli.smoke.run import Run, Step
+from cli.smoke.run import Failed, Run, Skipped, Step
 from imageserver.format import documents
 
 

@@ -11,8 +11,8 @@ from typing import Final
 
 import msgspec
 
-from cli.smoke.failed import Failed
 from cli.smoke.image import PRODUCT, Image
+from cli.smoke.run import Failed
 from cli.smoke.server import Server
 from cli.smoke.web import Answer
 from imageserver.api import uploads

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cli.smoke.clients import usable
-from cli.smoke.failed import Skipped
+from cli.smoke.run import Skipped
 
 
 def test_a_snap_or_a_script_is_not_mistaken_for_the_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,9 +15,8 @@ import pytest
 
 from cli.smoke import edge_function as step
 from cli.smoke import server
-from cli.smoke.failed import Failed, Skipped
 from cli.smoke.image import build
-from cli.smoke.run import Run
+from cli.smoke.run import Failed, Run, Skipped
 from cli.smoke.web import Web
 from local_stack.edge_function import EdgeFunction
 from tests.support import PROJECT
