@@ -64,8 +64,15 @@ class Box:
         seen: set[str] = set()
         empty = 0
         while empty < EMPTY:
-            messages = self._receive()
-            new = [message for message in messages if message["MessageId"] not in seen]
+            answer = self.deployment.sqs.receive_message(
+                QueueUrl=self.url,
+                MaxNumberOfMessages=10,
+                VisibilityTimeout=HIDDEN_S,
+                WaitTimeSeconds=WAIT_S,
+                AttributeNames=["SentTimestamp", "ApproximateReceiveCount"],
+                MessageAttributeNames=["All"],
+            )
+            new = [message for message in answer.get("Messages", ()) if message["MessageId"] not in seen]
             seen.update(message["MessageId"] for message in new)
             empty = 0 if new else empty + 1
             yield from map(self._letter, new)
@@ -87,17 +94,6 @@ class Box:
                 QueueUrl=self.url, ReceiptHandle=letter.receipt, VisibilityTimeout=0
             )
 
-    def _receive(self) -> list[dict[str, Any]]:
-        answer = self.deployment.sqs.receive_message(
-            QueueUrl=self.url,
-            MaxNumberOfMessages=10,
-            VisibilityTimeout=HIDDEN_S,
-            WaitTimeSeconds=WAIT_S,
-            AttributeNames=["SentTimestamp", "ApproximateReceiveCount"],
-            MessageAttributeNames=["All"],
-        )
-        return list(answer.get("Messages", ()))
-
     def _letter(self, message: dict[str, Any]) -> Letter:
         keys, diagnosis, returns = self._read(message) if self.home else ([], _failed_run(message), False)
         attributes = message.get("Attributes", {})
@@ -116,16 +112,14 @@ class Box:
     def _read(self, message: dict[str, Any]) -> tuple[list[str], str, bool]:
         if self.name == COPIES:
             return self._read_copy(message["Body"])
-        if self.name == ACCESS_LOGS:
-            return _read_log(message["Body"])
+        is_log = self.name == ACCESS_LOGS
         try:
             keys = events.keys(message["Body"])
         except events.UnreadableEvent as error:
-            return (
-                [],
-                f"no release can read it: {error}; --yes removes it, admin reconcile finds its object",
-                False,
-            )
+            left = "and a log may still hold tokens" if is_log else "admin reconcile finds its object"
+            return [], f"no release can read it: {error}; --yes removes it, {left}", False
+        if is_log:
+            return keys, "it may hold tokens; the log of redact says why it was not read", True
         said = dict.fromkeys(map(self._diagnosis, keys))
         return keys, "; ".join(said) or "it names no object", True
 
@@ -180,7 +174,14 @@ class Box:
     def _damage(self, stream: str) -> str:
         """Return why a stream's document cannot be read. Read it only once: it is large, and letters may be many."""
         if stream not in self._damages:
-            self._damages[stream] = _damage(self.deployment.store, stream)
+            found = ""
+            try:
+                seen = self.deployment.store.read(documents.products_key(stream))
+                for product in documents.decode_products(seen.body if seen else None, stream).products.values():
+                    documents.decode_versions(product)
+            except CatalogDamaged as damage:
+                found = str(damage)
+            self._damages[stream] = found
         return self._damages[stream]
 
 
@@ -214,14 +215,6 @@ def read(box: Box, really: bool, found: Callable[[Letter, str], object]) -> None
             box.put_back(letter)
 
 
-def _read_log(body: str) -> tuple[list[str], str, bool]:
-    try:
-        keys = events.keys(body)
-    except events.UnreadableEvent as error:
-        return [], f"no release can read it: {error}; --yes removes it, and a log may still hold tokens", False
-    return keys, "it may hold tokens; the log of redact says why it was not read", True
-
-
 def _failed_run(message: dict[str, Any]) -> str:
     """Describe a failed run of maintain: its schedule could not start it, or it failed twice in Lambda."""
     try:
@@ -240,16 +233,6 @@ def _failed_run(message: dict[str, Any]) -> str:
     return (
         f"{task or 'a task'} failed: {why}. The next scheduled run does it; right now: {now}; --yes removes the letter"
     )
-
-
-def _damage(store: Store, stream: str) -> str:
-    try:
-        seen = store.read(documents.products_key(stream))
-        for product in documents.decode_products(seen.body if seen else None, stream).products.values():
-            documents.decode_versions(product)
-    except CatalogDamaged as damage:
-        return str(damage)
-    return ""
 
 
 def _record(store: Store, key: str) -> records.Record | None:

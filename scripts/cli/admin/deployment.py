@@ -331,10 +331,11 @@ class Deployment:
         is_known = bool(self.deltas and (self.stack or self.endpoint))
         if not is_known or not self.deltas_queue:
             return None
-        return DeltaRequests(self.deltas, datetime.now(UTC) - RECENT, self._request_deltas)
 
-    def _request_deltas(self, product: ProductId) -> None:
-        queues.send(self.sqs, self.deltas_queue, events.changed(product.records_prefix))
+        def request(product: ProductId) -> None:
+            queues.send(self.sqs, self.deltas_queue, events.changed(product.records_prefix))
+
+        return DeltaRequests(self.deltas, datetime.now(UTC) - RECENT, request)
 
     @cached_property
     def deltas_dead_letters(self) -> str:

@@ -128,7 +128,7 @@ def _explained(error: Exception) -> Fault:
     if reason := aws.unusable(root):
         return Fault(reason.what, reason.remedy, NO_CREDENTIALS)
     if isinstance(root, ClientError):
-        return _refused(what if isinstance(error, SimplestreamsError) else _said(root), root)
+        return _refused(error, root)
     if isinstance(error, StorageDenied):
         return Fault(what, RIGHTS)
     if isinstance(root, OSError) and root.filename:  # a file of this machine, as import reads them
@@ -147,13 +147,12 @@ def _root(error: BaseException) -> BaseException:
     return error
 
 
-def _said(error: ClientError) -> str:
-    about = error.response.get("Error", {})
-    return f"{error.operation_name}: {about.get('Code', '')} {about.get('Message') or error}"
-
-
-def _refused(what: str, error: ClientError) -> Fault:
-    code = error.response.get("Error", {}).get("Code", "")
+def _refused(error: Exception, root: ClientError) -> Fault:
+    """Explain a refusal of AWS, in the words of an adapter if it raised the error."""
+    about = root.response.get("Error", {})
+    code = about.get("Code", "")
+    said = f"{root.operation_name}: {code} {about.get('Message') or root}"
+    what = str(error) if isinstance(error, SimplestreamsError) else said
     if code in _DENIED:
         return Fault(what, RIGHTS)
     if code == "NoSuchBucket":

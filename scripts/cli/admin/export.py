@@ -115,25 +115,21 @@ def _items(products: Products) -> Iterable[tuple[str, Item]]:
 
 
 def _only(products: Products, filters: Sequence[Filter], keep: int | None) -> Products:
+    """Return the products with the versions that have an exported item, and what is withheld of them."""
     sizes: dict[ImageKey, int] = {parse_key(item.path): item.size for _, item in _items(products)}
     come = {image.key for image in chosen(sizes, filters or [Filter({})], keep)}
-    kept = {name: _kept(product, come) for name, product in products.products.items()}
-    return replace(
-        products,
-        products={name: product for name, product in kept.items() if product},
-        withheld={name: withheld for name, withheld in products.withheld.items() if kept.get(name)},
-    )
-
-
-def _kept(product: Product, come: set[str]) -> Product | None:
-    """Return a product with the versions that have an exported item; None if there are none."""
-    versions: Mapping[str, Version] = documents.decode_versions(product)
-    kept = {
-        name: replace(version, items=items)
-        for name, version in versions.items()
-        if (items := {key: item for key, item in version.items.items() if item.path in come})
-    }
-    return replace(product, versions=documents.encode_versions(kept)) if kept else None
+    kept: dict[str, Product] = {}
+    for name, product in products.products.items():
+        versions: Mapping[str, Version] = documents.decode_versions(product)
+        exported = {
+            number: replace(version, items=items)
+            for number, version in versions.items()
+            if (items := {key: item for key, item in version.items.items() if item.path in come})
+        }
+        if exported:
+            kept[name] = replace(product, versions=documents.encode_versions(exported))
+    withheld = {name: entries for name, entries in products.withheld.items() if name in kept}
+    return replace(products, products=kept, withheld=withheld)
 
 
 def _is_there(target: Path, item: Item) -> bool:

@@ -166,15 +166,12 @@ class Comparing:
 
     def _known(self, version: VersionId) -> records.Record | None:
         if version not in self._records:
-            self._records[version] = self._record(version)
+            seen = self._deployment.store.read(version.record_key)
+            try:
+                self._records[version] = records.decode(seen.body, version.record_key) if seen else None
+            except CatalogDamaged:  # the doctor reports it; here it means that no digest is known
+                self._records[version] = None
         return self._records[version]
-
-    def _record(self, version: VersionId) -> records.Record | None:
-        seen = self._deployment.store.read(version.record_key)
-        try:
-            return records.decode(seen.body, version.record_key) if seen else None
-        except CatalogDamaged:  # the doctor reports it; here it means that no digest is known
-            return None
 
 
 def _order(file: File) -> tuple[str, bool, str]:

@@ -1,7 +1,7 @@
 """The work of `scripts/admin mirror`: compare on this machine as the scheduled function does, and request copies."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -80,6 +80,11 @@ class Row:
         if self.error:
             return "failed"
         return f"{counted(self.missing, 'file')} missing" if self.missing else "in step"
+
+    @property
+    def lag(self) -> str:
+        """The lag in hours and minutes; a dash before the first comparison."""
+        return "-" if self.lag_s is None else f"{self.lag_s // 3600} h {self.lag_s // 60 % 60} min"
 
     @property
     def as_json(self) -> dict[str, Any]:
@@ -187,10 +192,15 @@ def compare(
 
     Failures are recorded in `run`.
     """
+
+    def ask(name: str, files: Sequence[UpstreamFile]) -> None:
+        bodies = (messages.encode(messages.message_of(name, file)) for file in files)
+        send_all(deployment.sqs, deployment.copies_queue, bodies)
+
     services = MirrorServices(
         store=deployment.store,
         connect=lambda mirror: _connect(deployment, mirror),
-        ask=_asker(deployment),
+        ask=ask,
         now=lambda: datetime.now(UTC),
         pause=time.sleep,
         grace_hours=deployment.rules.grace_hours,
@@ -208,14 +218,6 @@ def _connect(deployment: Deployment, mirror: Mirror) -> Upstream:
     ways = ProxiedConnections(hosts, mirror.allow_private, mirror.connections, trust())
     server = RemoteServer(mirror, deployment.edge or deployment.bucket, connections=ways)
     return trusted(server, mirror.keyring, lambda: datetime.now(UTC))
-
-
-def _asker(deployment: Deployment) -> Callable[[str, Sequence[UpstreamFile]], None]:
-    def ask(name: str, files: Sequence[UpstreamFile]) -> None:
-        bodies = (messages.encode(messages.message_of(name, file)) for file in files)
-        send_all(deployment.sqs, deployment.copies_queue, bodies)
-
-    return ask
 
 
 def listed_now(store: Store, name: str, mirror: Mirror) -> Listed:

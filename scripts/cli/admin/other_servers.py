@@ -182,7 +182,7 @@ class Web:
         with self.open(path) as answer:
             if answer.status_code == requests.codes.not_found:
                 return None
-            self._check(answer, path)
+            self.check(answer, path)
             body = BytesIO()  # hands its bytes over without a copy; `bytes +=` copies all of them for each chunk
             for chunk in answer.iter_content(1 << 20):
                 if body.tell() + len(chunk) > LARGEST_DOCUMENT_BYTES:
@@ -203,7 +203,8 @@ class Web:
         except OSError as error:  # all errors of requests, and a missing file of authorities
             raise UpstreamRefused(f"{self.host} does not answer: {_why(error)}") from error
 
-    def _check(self, answer: requests.Response, path: str) -> None:
+    def check(self, answer: requests.Response, path: str) -> None:
+        """Raise UpstreamRefused unless the answer is 200."""
         if answer.status_code != requests.codes.ok:
             raise UpstreamRefused(f"{self.host} answers {answer.status_code} for {path}")
 
@@ -233,8 +234,7 @@ class Download:
 
     def create(self, deployment: Deployment, file: File, advance: Advance) -> None:
         with self.web.open(self.file.path, **{"Accept-Encoding": "identity"}) as answer:
-            if answer.status_code != requests.codes.ok:
-                raise UpstreamRefused(f"{self.web.host} answers {answer.status_code} for {self.file.path}")
+            self.web.check(answer, self.file.path)
             upload(deployment, _Promised(answer, self.file), file, advance)
 
     def is_same(self, _deployment: Deployment, _there: ObjectInfo, sha256: str) -> bool | None:

@@ -41,7 +41,7 @@ def trust(environment: Mapping[str, str] = os.environ) -> ssl.SSLContext:
 def proxy_of(url: str) -> str:
     """Return the address of the environment's proxy for a URL; empty if there is none, or for this machine."""
     host = urlsplit(url).hostname or ""
-    if _is_loopback(host):
+    if host == "localhost" or host.endswith(".localhost") or (_is_address(host) and ip_address(host).is_loopback):
         return ""
     found = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url))
     if not found:
@@ -70,7 +70,11 @@ class ProxiedConnections(Connections):
                 "GET", url, headers=dict(headers), timeout=TIMEOUT, retries=False, redirect=False, preload_content=False
             )
         except ProxyError as error:
-            raise NetworkRefused(f"{host} is not reached: {_why(str(error))}") from error
+            # Not the error's own words, which may name the proxy's address.
+            why = f"the proxy refuses or is not there; {network.PROXY_REMEDY}"
+            if "407" in str(error):
+                why = network.PROXY_LOGIN
+            raise NetworkRefused(f"{host} is not reached: {why}") from error
         if response.status == requests.codes.proxy_authentication_required:
             response.close()
             raise NetworkRefused(f"{host} is not reached: {network.PROXY_LOGIN}")
@@ -82,16 +86,13 @@ class ProxiedConnections(Connections):
         super().close()
 
     def _manager(self, proxy: str) -> urllib3.ProxyManager:
-        if proxy not in self._proxies:
-            self._proxies[proxy] = self._new_manager(proxy)
-        return self._proxies[proxy]
-
-    def _new_manager(self, proxy: str) -> urllib3.ProxyManager:
+        if proxy in self._proxies:
+            return self._proxies[proxy]
         address = urlsplit(proxy)
         login = f"{unquote(address.username)}:{unquote(address.password or '')}" if address.username else None
         plain = address._replace(netloc=address.netloc.rpartition("@")[2]).geturl()  # no login in any message
         try:
-            return urllib3.ProxyManager(
+            self._proxies[proxy] = urllib3.ProxyManager(
                 plain, proxy_headers=make_headers(proxy_basic_auth=login), maxsize=self._most_connections,
                 ssl_context=self._trusted, proxy_ssl_context=self._trusted,
             )  # fmt: skip
@@ -99,6 +100,7 @@ class ProxiedConnections(Connections):
             raise NetworkRefused(
                 f"the proxy is one of {address.scheme}://, expected http:// or https://; {network.PROXY_REMEDY}"
             ) from error
+        return self._proxies[proxy]
 
 
 def _is_address(host: str) -> bool:
@@ -107,12 +109,3 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _is_loopback(host: str) -> bool:
-    return host == "localhost" or host.endswith(".localhost") or (_is_address(host) and ip_address(host).is_loopback)
-
-
-def _why(said: str) -> str:
-    """Return what to do about a proxy's refusal. `said` may name the proxy's address, but never a login."""
-    return network.PROXY_LOGIN if "407" in said else f"the proxy refuses or is not there; {network.PROXY_REMEDY}"

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -15,7 +16,7 @@ from cli.admin.inventory import is_below, recorded_versions
 from cli.admin.transfer import AlreadyThere, Copy, File, create
 from imageserver.errors import CatalogBusy, CatalogDamaged, InvalidUpload, SimplestreamsError
 from imageserver.format import documents
-from imageserver.format.keys import RECORDS, ProductId, VersionId, parse_key, version_of
+from imageserver.format.keys import RECORDS, ProductId, VersionId, parse_key
 from imageserver.format.wording import counted
 from imageserver.operations.ingest import IngestServices, ingest
 from imageserver.operations.inventory import ProductSnapshot, known_products, look
@@ -66,7 +67,10 @@ class RecordsPlan:
 
 def plan_records(store: Store, below: str, max_bytes: int) -> RecordsPlan:
     """Plan to read the images of every version whose record is missing, unreadable or out of date."""
-    again, services = RecordsPlan(), _services(store, max_bytes)
+    again = RecordsPlan()
+    # Existing files and versions were accepted once: rebuilding refuses none for exceeding a limit.
+    limits = Limits(files=NO_LIMIT, versions=NO_LIMIT)
+    services = IngestServices(store, lambda: datetime.now(UTC), time.sleep, max_bytes, LEASE_S, hash_fan, limits=limits)
     for product in known_products(store, DocumentCache(store), _index(store), ""):
         if not (is_below(product.path, below) or is_below(below, product.path)):
             continue
@@ -231,12 +235,6 @@ def _index(store: Store) -> documents.Index:
         return documents.decode_index(None)
 
 
-def _services(store: Store, max_bytes: int) -> IngestServices:
-    # Existing files and versions were accepted once: rebuilding refuses none for exceeding a limit.
-    limits = Limits(files=NO_LIMIT, versions=NO_LIMIT)
-    return IngestServices(store, lambda: datetime.now(UTC), time.sleep, max_bytes, LEASE_S, hash_fan, limits=limits)
-
-
 def check_path(path: str) -> None:
     """Raise UsageError unless a path belongs to images. The message names the command that rebuilds other documents."""
     first = path.strip("/").partition("/")[0]
@@ -251,7 +249,8 @@ def deleted(deployment: Deployment, path: str) -> list[File]:
     """Return the last generation of every deleted key at or below a path."""
     gone: set[str] = set()
     last: dict[str, File] = {}
-    for page in _generations(deployment, path.rstrip("/")):
+    pages = deployment.s3.get_paginator("list_object_versions")
+    for page in pages.paginate(Bucket=deployment.bucket, Prefix=path.rstrip("/")):
         gone |= {marker["Key"] for marker in page.get("DeleteMarkers", ()) if marker["IsLatest"]}
         for found in page.get("Versions", ()):  # newest first
             again = Copy(deployment.s3, deployment.bucket, found["Key"], found["ETag"], found["VersionId"])
@@ -272,7 +271,10 @@ def bring_back(deployment: Deployment, files: list[File], advance: Callable[[int
 
 def being_deleted(deployment: Deployment, files: list[File]) -> list[str]:
     """Return the versions whose deletion has not ended. Files brought back would be deleted again."""
-    versions = {version_of(file.key) for file in files if _is_upload(file.key)}
+    versions: set[VersionId] = set()
+    for file in files:
+        with suppress(InvalidUpload):  # it belongs to no version, so no record names it
+            versions.add(parse_key(file.key).version)
     found = []
     for version in sorted(versions):
         seen = deployment.store.read(version.record_key)
@@ -284,18 +286,3 @@ def being_deleted(deployment: Deployment, files: list[File]) -> list[str]:
 
 def _withdrawals(record: records.Record) -> Iterator[records.Withdrawal]:
     yield from filter(None, (record.withdrawn, *(facts.withdrawn for facts in record.files.values())))
-
-
-def _is_upload(key: str) -> bool:
-    try:
-        parse_key(key)
-    except InvalidUpload:  # it belongs to no version, so no record names it
-        return False
-    return True
-
-
-def _generations(deployment: Deployment, path: str) -> Iterator[dict[str, Any]]:
-    pages: Iterator[dict[str, Any]] = iter(
-        deployment.s3.get_paginator("list_object_versions").paginate(Bucket=deployment.bucket, Prefix=path)
-    )
-    return pages

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from imageserver.errors import CatalogDamaged, InvalidUpload, NewerRecord
-from imageserver.format.keys import RECORDS, ImageKey, ProductId, VersionId, parse_record_key
+from imageserver.format.keys import RECORDS, ImageKey, VersionId, parse_record_key
 from imageserver.format.wording import counted
 from imageserver.storage.parallel import in_parallel
 from imageserver.storage.s3 import S3Store
@@ -102,27 +102,16 @@ def summed_up(withdrawn: Iterable[tuple[ImageKey, Withdrawal]], coming: Iterable
     """Group withdrawn files into versions and products of which nothing else is imported."""
     of_products = {image.version.product for image in coming}
     of_versions = {image.version for image in coming}
-    for product, files in groupby(sorted(withdrawn, key=_order), key=lambda found: found[0].version.product):
+    in_order = sorted(withdrawn, key=lambda found: (found[0].version.product, found[0].version.version, found[0].file))
+    for product, files in groupby(in_order, key=lambda found: found[0].version.product):
         found = list(files)
-        if product not in of_products and len({w for _, w in found}) == 1 and len(_versions(found)) > 1:
+        versions = {image.version for image, _ in found}
+        if product not in of_products and len({withdrawal for _, withdrawal in found}) == 1 and len(versions) > 1:
             yield Withdrawn(product.path, len(found), found[0][1])
             continue
         for version, group in groupby(found, key=lambda found: found[0].version):
-            yield from _of_version(version, list(group), version not in of_versions)
-
-
-def _of_version(version: VersionId, found: list[tuple[ImageKey, Withdrawal]], is_whole: bool) -> Iterator[Withdrawn]:
-    if is_whole and len({withdrawal for _, withdrawal in found}) == 1:
-        yield Withdrawn(version.path, len(found), found[0][1])
-        return
-    for image, withdrawal in found:
-        yield Withdrawn(image.key, 1, withdrawal)
-
-
-def _versions(found: list[tuple[ImageKey, Withdrawal]]) -> set[VersionId]:
-    return {image.version for image, _ in found}
-
-
-def _order(found: tuple[ImageKey, Withdrawal]) -> tuple[ProductId, str, str]:
-    image, _ = found
-    return image.version.product, image.version.version, image.file
+            of_version = list(group)
+            if version not in of_versions and len({withdrawal for _, withdrawal in of_version}) == 1:
+                yield Withdrawn(version.path, len(of_version), of_version[0][1])
+            else:
+                yield from (Withdrawn(image.key, 1, withdrawal) for image, withdrawal in of_version)

@@ -102,7 +102,15 @@ def tell(found: dict[str, Any]) -> None:
     )
     _tell_counts("downloads by product", [(row["product"], row) for row in found["products"]])
     versions = sorted(found["versions"], key=lambda row: (-row["downloads"], row["product"], row["version"]))
-    _tell_versions([row for row in versions if _is_fetched(row)])
+    click.echo("downloads by version")
+    _tell_lines(
+        [
+            f"{row['product']}/{row['version']}  {row['downloads']:,}  {output.size(row['bytes'])}  "
+            f"last fetched {row['last_fetched'] or 'at an unknown time'}{'' if row['listed'] else '  not listed'}"
+            for row in versions
+            if _is_fetched(row)
+        ]
+    )
     _tell_counts("clients", [(f"{row['kind']} {row['version']}".strip(), row) for row in found["clients"]])
     if found["countries"]:
         _tell_counts("countries", [(row["country"], row) for row in found["countries"]])
@@ -124,17 +132,6 @@ def tell(found: dict[str, Any]) -> None:
 def _is_fetched(row: dict[str, Any]) -> bool:
     """Return whether a version was fetched. Not every log tells when, and an answer may have had no bytes."""
     return bool(row["last_fetched"] or row["bytes"])
-
-
-def _tell_versions(rows: list[dict[str, Any]]) -> None:
-    click.echo("downloads by version")
-    _tell_lines(
-        [
-            f"{row['product']}/{row['version']}  {row['downloads']:,}  {output.size(row['bytes'])}  "
-            f"last fetched {row['last_fetched'] or 'at an unknown time'}{'' if row['listed'] else '  not listed'}"
-            for row in rows
-        ]
-    )
 
 
 def _tell_counts(title: str, rows: list[tuple[str, dict[str, Any]]]) -> None:

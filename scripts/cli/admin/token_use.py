@@ -59,17 +59,14 @@ def count(lines: Iterable[Line], view: View) -> dict[str, Use]:
     made = {token.label: datetime.fromisoformat(token.created) for token in view.tokens.values()}
     found = dict.fromkeys(made, Use())
     for at, text in lines:
-        logged = _logged(text)
-        if logged and logged.view == view.name and logged.label in made and at >= made[logged.label]:
+        line = _LINE.search(text)  # CloudFront puts the request's ID before it
+        if line is None:
+            continue
+        logged = msgspec.json.decode(line[0], type=_Logged)
+        if logged.view == view.name and logged.label in made and at >= made[logged.label]:
             before = found[logged.label]
             found[logged.label] = Use(before.uses + 1, max(before.last or at, at))
     return found
-
-
-def _logged(text: str) -> _Logged | None:
-    """Return the use that a line of the log reports. CloudFront puts the request's ID before it."""
-    found = _LINE.search(text)
-    return msgspec.json.decode(found[0], type=_Logged) if found else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,10 +110,6 @@ def bucket(s3: Any, address: str) -> Iterator[File]:
             yield File(key, found["Size"], source, path=key)
 
 
-def _without_links(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW)
-
-
 @dataclass(frozen=True)
 class Upload:
     """A file of this machine."""
@@ -121,7 +117,8 @@ class Upload:
     path: Path
 
     def create(self, deployment: Deployment, file: File, advance: Advance) -> None:
-        with open(self.path, "rb", opener=_without_links) as body:
+        # A symbolic link may have taken the file's place since it was found.
+        with open(self.path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW)) as body:
             upload(deployment, body, file, advance)
 
     def is_same(self, _deployment: Deployment, there: ObjectInfo, sha256: str) -> bool | None:
@@ -158,7 +155,9 @@ class Copy:
         about = file.arguments
         if self.generation:
             source["VersionId"] = self.generation
-            about |= self._about()
+            # A copy in parts loses the type and metadata of the generation.
+            head = self.s3.head_object(Bucket=self.bucket, Key=self.key, VersionId=self.generation)
+            about |= {"ContentType": head.get("ContentType", CONTENT_TYPE), "Metadata": head.get("Metadata", {})}
         else:
             about["Metadata"] = {**about.get("Metadata", {}), SOURCE_ETAG: self.etag.strip('"')}
         # Not taken from the source, which may be an object of an older release or of another server.
@@ -175,19 +174,13 @@ class Copy:
         head = deployment.s3.head_object(Bucket=deployment.bucket, Key=there.key, IfMatch=there.etag)
         if head.get("Metadata", {}).get(SOURCE_ETAG) == self.etag.strip('"'):
             return True
-        return self._read() == sha256 if sha256 else None
-
-    def _about(self) -> dict[str, Any]:
-        """Return the type and metadata of the generation, which a copy in parts loses."""
-        head = self.s3.head_object(Bucket=self.bucket, Key=self.key, VersionId=self.generation)
-        return {"ContentType": head.get("ContentType", CONTENT_TYPE), "Metadata": head.get("Metadata", {})}
-
-    def _read(self) -> str:
+        if not sha256:
+            return None
         found = hashlib.sha256()
         body = self.s3.get_object(Bucket=self.bucket, Key=self.key, IfMatch=self.etag)["Body"]
         for chunk in body.iter_chunks(1 << 20):
             found.update(chunk)
-        return found.hexdigest()
+        return found.hexdigest() == sha256
 
 
 @dataclass(frozen=True)

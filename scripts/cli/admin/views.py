@@ -169,7 +169,8 @@ def losses(deployment: Deployment, view: View) -> tuple[list[str], list[str]]:
     elsewhere = _versions(DocumentCache(store), set(view.streams) - still_private)
     for one in others:
         elsewhere |= _versions(DocumentCache(store, served_prefix(one.name)), set(view.streams) & set(one.streams))
-    return [stream for stream in freed if _has_files(store, stream)], sorted(shown - elsewhere)
+    public = [s for s in freed if any(not info.key.endswith("/") for info in store.list(f"{s}/"))]
+    return public, sorted(shown - elsewhere)
 
 
 def add_token(deployment: Deployment, name: str, label: str, lifetime: timedelta | None) -> NewToken:
@@ -293,10 +294,6 @@ def _is_listed(store: Store, stream: str) -> bool:
     seen = store.read(documents.INDEX_KEY)
     entry = documents.decode_index(seen.body if seen else None).index.get(stream)
     return bool(entry and entry.products)
-
-
-def _has_files(store: Store, stream: str) -> bool:
-    return any(not info.key.endswith("/") for info in store.list(f"{stream}/"))
 
 
 def _versions(cache: DocumentCache, streams: Iterable[str]) -> set[str]:

@@ -348,10 +348,7 @@ def _print_import(as_json: bool, really: bool, todo: import_plan.Plan, has_no_re
     else:
         what = f"{counted(len(todo.files), 'file')}, {output.size(todo.size_bytes)}"
         did = "copied" if really else "would copy"
-        click.echo(f"{did} {what}; {len(todo.already):,} were there already{_tell_withdrawn(todo)}")
+        out = sum(one.files for one in todo.withdrawn)
+        stay = f"; {out:,} stay out, withdrawn on the source (admin restore there includes them)" if out else ""
+        click.echo(f"{did} {what}; {len(todo.already):,} were there already{stay}")
     sys.exit(FOUND if left_out else 0)
-
-
-def _tell_withdrawn(todo: import_plan.Plan) -> str:
-    count = sum(one.files for one in todo.withdrawn)
-    return f"; {count:,} stay out, withdrawn on the source (admin restore there includes them)" if count else ""

@@ -84,7 +84,7 @@ def show(deployment: Deployment, as_json: bool, path: str) -> None:
     there = inventory.read_catalog(deployment.store, below)
     tested, pointing = results_below(deployment.store, below), configured(deployment.store)
     found = [
-        _known(one, there) | _promoted(one, tested.get(one.version.path), pointing.values())
+        _known(one, there, tested.get(one.version.path), pointing.values())
         for one in inventory.read_records(deployment.store, below)
     ]
     if not found:
@@ -96,22 +96,14 @@ def show(deployment: Deployment, as_json: bool, path: str) -> None:
         _tell_known(one)
 
 
-def _known(one: inventory.RecordState, there: inventory.Catalog) -> dict[str, Any]:
-    items = {entry.name: inventory.plain(entry.item) for entry in there.items if entry.version == one.version}
-    return {
-        "version": one.version.path,
-        "record": inventory.plain(one.record) if one.record else one.damage,
-        "catalog": items,
-        "withheld": inventory.plain(there.withheld.get(one.version.path, [])),
-        "reasons": [asdict(why) for why in inventory.reasons(one, there, bool(items))],
-    }
-
-
-def _promoted(one: inventory.RecordState, tested: Results | None, views: Iterable[View]) -> dict[str, Any]:
-    """Return the results of a version's checks, and its promotions by channel; each is left out if there are none.
+def _known(
+    one: inventory.RecordState, there: inventory.Catalog, tested: Results | None, views: Iterable[View]
+) -> dict[str, Any]:
+    """Return what is known of a version; the results of its checks, and its promotions by channel, if there are any.
 
     A check `counts` if it tested the bytes that the version has now.
     """
+    items = {entry.name: inventory.plain(entry.item) for entry in there.items if entry.version == one.version}
     now = fingerprints_of(one.record) if one.record else frozenset()
     checks = {
         name: inventory.plain(result) | {"counts": counts(result, now)}
@@ -119,18 +111,15 @@ def _promoted(one: inventory.RecordState, tested: Results | None, views: Iterabl
     }
     promotions = {view.name: found for view in views if (found := promotions_of(view, one.version))}
     channels = {name: [inventory.plain(each) for each in found] for name, found in sorted(promotions.items())}
-    return ({"checks": checks} if checks else {}) | ({"channels": channels} if channels else {})
-
-
-def _tell_promoted(one: dict[str, Any]) -> None:
-    for name, result in one.get("checks", {}).items():
-        said = "passed" if result["passed"] else "failed"
-        other = "" if result["counts"] else ", with other bytes: it does not count"
-        run = f" ({output.one_line(result['url'])})" if "url" in result else ""
-        click.echo(f"  check {name}: {said} on {result['at']}, posted by {output.one_line(result['by'])}{run}{other}")
-    for name, promotions in one.get("channels", {}).items():
-        for each in promotions:
-            click.echo(f"  {name}: {output.promoted(each)}")
+    return {
+        "version": one.version.path,
+        "record": inventory.plain(one.record) if one.record else one.damage,
+        "catalog": items,
+        "withheld": inventory.plain(there.withheld.get(one.version.path, [])),
+        "reasons": [asdict(why) for why in inventory.reasons(one, there, bool(items))],
+        **({"checks": checks} if checks else {}),
+        **({"channels": channels} if channels else {}),
+    }
 
 
 def _tell_known(one: dict[str, Any]) -> None:
@@ -140,7 +129,14 @@ def _tell_known(one: dict[str, Any]) -> None:
         for file, facts in sorted(one["record"]["files"].items()):
             sha256 = facts.get("sha256") or "not read"
             click.echo(f"  {output.one_line(file)}  {output.size(facts['size_bytes'])}  sha256 {sha256}")
-    _tell_promoted(one)
+    for name, result in one.get("checks", {}).items():
+        said = "passed" if result["passed"] else "failed"
+        other = "" if result["counts"] else ", with other bytes: it does not count"
+        run = f" ({output.one_line(result['url'])})" if "url" in result else ""
+        click.echo(f"  check {name}: {said} on {result['at']}, posted by {output.one_line(result['by'])}{run}{other}")
+    for name, promotions in one.get("channels", {}).items():
+        for each in promotions:
+            click.echo(f"  {name}: {output.promoted(each)}")
     for why in one["reasons"]:
         click.echo(f"  {why['kind']}: {output.one_line(why['sentence'])}")
 

@@ -13,7 +13,6 @@ from cli.admin import mirrors, output, views
 from cli.admin.arguments import command, main, yes_option
 from cli.admin.deployment import Deployment
 from cli.admin.errors import NOTHING, end, explain
-from cli.admin.mirrors import Row
 from imageserver.errors import InvalidMirror
 from imageserver.format.wording import counted
 from imageserver.operations.mirror_documents import configure, configured
@@ -159,7 +158,7 @@ def list_(deployment: Deployment, as_json: bool) -> None:
         output.say("no server is followed; `admin mirror add` starts")
         return
     cells = [
-        ((row.name, row.state, _lag(row), row.stream, row.address), [row.error] if row.error else []) for row in found
+        ((row.name, row.state, row.lag, row.stream, row.address), [row.error] if row.error else []) for row in found
     ]
     output.print_rows(("name", "state", "lag", "stream", "address"), cells)
 
@@ -308,9 +307,3 @@ def _print_left_out(sentences: tuple[str, ...], total: int) -> None:
         click.echo(f"  left out: {output.one_line(sentence)}")
     if total > MOST_SHOWN:
         click.echo(f"  and {total - MOST_SHOWN:,} more are left out")
-
-
-def _lag(row: Row) -> str:
-    if row.lag_s is None:
-        return "-"
-    return f"{row.lag_s // 3600} h {row.lag_s // 60 % 60} min"

@@ -92,18 +92,15 @@ def rebuild_records(deployment: Deployment, as_json: bool, below: str, yes: bool
         again = recovery.plan_records(deployment.store, below, deployment.max_bytes)
     if below and not again.versions:
         end(NOTHING, f"there is no image and no record at or below {below}; it takes a version or any folder above it")
-    _carry_out(as_json, yes, [*_invalidation(deployment, again.anew, yes), *again.steps])
-
-
-def _invalidation(deployment: Deployment, keys: list[str], yes: bool) -> list[recovery.Step]:
-    """Return the step that invalidates these keys before anything lists them again."""
-    if keys and deployment.distribution:
-        files = counted(len(keys), "file")
+    steps = again.steps
+    if again.anew and deployment.distribution:
+        files = counted(len(again.anew), "file")
         what = f"have the edge invalidate {files}: no record says whether they held other bytes before"
-        return [recovery.Step(what, partial(deployment.invalidate, keys))]
-    if yes:
-        deployment.invalidate(keys)  # the command for it is printed at the end
-    return []
+        # First: nothing may list these files again before the edge has dropped them.
+        steps = [recovery.Step(what, partial(deployment.invalidate, again.anew)), *steps]
+    elif yes:
+        deployment.invalidate(again.anew)  # the command for it is printed at the end
+    _carry_out(as_json, yes, steps)
 
 
 @main.command()

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
@@ -434,11 +434,9 @@ def promote(
 
 def _named(deployment: Deployment, name: str) -> View:
     found = view_of(deployment.store, name)
-    return found if found else _missing(name)
-
-
-def _missing(name: str) -> NoReturn:
-    end(NOTHING, f"there is no view {name}; `admin view list` names them")
+    if not found:
+        end(NOTHING, f"there is no view {name}; `admin view list` names them")
+    return found
 
 
 def _kind(found: View) -> str:
@@ -463,23 +461,17 @@ def _opened_by(deployment: Deployment, found: View) -> str:
 
 
 def _print_tokens(found: View, uses: Mapping[str, Use] | None = None, days: int = 0) -> None:
+    now = datetime.now(UTC).timestamp()
     for one in views.tokens(found):
-        used = f", {_used(uses[one.label], days)}" if uses is not None else ""
-        click.echo(f"  token {one.label}: made on {one.created}, {_state(one)}{used}")
-
-
-def _used(use: Use, days: int) -> str:
-    if use.last is None:
-        return f"not used in {counted(days, 'day')}"
-    return (
-        f"used {counted(use.uses, 'time')} in {counted(days, 'day')}, last on {use.last.isoformat(timespec='seconds')}"
-    )
-
-
-def _state(one: Token) -> str:
-    if one.until and one.until <= datetime.now(UTC).timestamp():
-        return f"expired on {_moment(one.until)}"
-    return _expiry(one.until)
+        state = f"expired on {_moment(one.until)}" if one.until and one.until <= now else _expiry(one.until)
+        if uses is None:
+            used = ""
+        elif (use := uses[one.label]).last is None:
+            used = f", not used in {counted(days, 'day')}"
+        else:
+            last = use.last.isoformat(timespec="seconds")
+            used = f", used {counted(use.uses, 'time')} in {counted(days, 'day')}, last on {last}"
+        click.echo(f"  token {one.label}: made on {one.created}, {state}{used}")
 
 
 def _expiry(until: int) -> str:

@@ -184,7 +184,7 @@ def test_commands_that_change_accept_a_path_without_its_stream(system: System, s
 def test_an_empty_path_is_reported_as_empty(
     command: str, system: System, server: FakeDeployment, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("cli.admin.recovery._generations", lambda *_: iter(()))
+    monkeypatch.setattr("cli.admin.recovery.deleted", lambda *_: [])
     listed(system, f"{TINY}/20261101")
     done = admin(f"{command} tin/1/amd64/default", 4)
     assert done.stdout == ""
