@@ -122,7 +122,9 @@ def unusable(error: BaseException) -> Unusable | None:
     if isinstance(error, aws.PartialCredentialsError):
         return Unusable(f"the AWS credentials are not complete: {error}", LOG_IN)
     if isinstance(error, _SSO):
-        return Unusable(f"the SSO session is over, or nobody logged in: {error}", f"aws sso login{_profile_option()}")
+        profile = os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE")
+        login = f"aws sso login --profile {profile}" if profile else "aws sso login"
+        return Unusable(f"the SSO session is over, or nobody logged in: {error}", login)
     if isinstance(error, aws.LoginError):
         return Unusable(f"the session of `aws login` is over, or nobody logged in: {error}", LOG_IN_AGAIN)
     if isinstance(error, _CONFIGURATION):
@@ -197,8 +199,3 @@ def _refused(error: ClientError) -> Unusable | None:
     if code in _NOT_TAKEN_CODES:
         return Unusable(f"{NOT_TAKEN} ({said})", LOG_IN)
     return None
-
-
-def _profile_option() -> str:
-    name = os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE")
-    return f" --profile {name}" if name else ""

@@ -31,10 +31,7 @@ def notes(tag: str, project: Path = PROJECT) -> str:
             f"{len(waiting)} changes are not in CHANGELOG.md yet ({', '.join(waiting)}); run towncrier build --version "
             f"{version}, commit and move the tag"
         )
-    return _section((project / "CHANGELOG.md").read_text(), version)
-
-
-def _section(changelog: str, version: str) -> str:
+    changelog = (project / "CHANGELOG.md").read_text()
     releases = list(_RELEASE.finditer(changelog))
     for release, following in zip(releases, [*releases[1:], None], strict=True):
         if release["version"] == version:

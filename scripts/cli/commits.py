@@ -50,27 +50,19 @@ def main(arguments: list[str]) -> int:
     """Print every fault. Return 0 if there is none, 1 if there are any, 2 if the arguments are wrong."""
     match arguments:
         case ["--range", commits]:
-            subjects = _subjects(commits)
+            command = ["git", "log", "--format=%h %s", *([] if ".." in commits else ["-1"]), commits]
+            log = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            subjects = [(commit, subject) for commit, _, subject in (line.partition(" ") for line in log.splitlines())]
         case [file]:
-            subjects = [("this commit", _first_line(Path(file).read_text()))]
+            # The subject as git takes it: the first line that is neither empty nor a comment.
+            lines = [line.rstrip() for line in Path(file).read_text().splitlines() if not line.startswith("#")]
+            subjects = [("this commit", next(filter(None, lines), ""))]
         case _:
             print(__doc__, file=sys.stderr)
             return 2
     found = [f"{commit}: {subject!r}: {fault}" for commit, subject in subjects for fault in faults(subject)]
     print("\n".join(found), end="\n" if found else "")
     return 1 if found else 0
-
-
-def _subjects(commits: str) -> list[tuple[str, str]]:
-    command = ["git", "log", "--format=%h %s", *([] if ".." in commits else ["-1"]), commits]
-    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    return [(commit, subject) for commit, _, subject in (line.partition(" ") for line in lines)]
-
-
-def _first_line(message: str) -> str:
-    """Return the subject as git takes it: the first line that is neither empty nor a comment."""
-    lines = (line.rstrip() for line in message.splitlines() if not line.startswith("#"))
-    return next((line for line in lines if line), "")
 
 
 if __name__ == "__main__":

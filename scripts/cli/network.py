@@ -54,16 +54,12 @@ def remedy(error: BaseException) -> str:
     if isinstance(error, aws.SSLError):
         if re.search("not yet valid|has expired", str(error)):
             return f"look at the clock of this machine ({datetime.now(UTC):%Y-%m-%dT%H:%MZ}) first"
-        return _trust()
+        named = [(name, file) for name in (*_CA_VARIABLES, *_OTHER_CA_VARIABLES) if (file := os.environ.get(name))]
+        for name, file in named[:1]:
+            if not Path(file).exists():
+                return f"{name} is {file}, which is not there"
+            if name in _CA_VARIABLES:
+                return f"{name} is {file}, which does not hold the authority of this network's certificates"
+            return f"boto3 does not read {name}; if the authority is in it: AWS_CA_BUNDLE={file}"
+        return "if your network has its own certificate authority, name its PEM file in AWS_CA_BUNDLE"
     return ""
-
-
-def _trust() -> str:
-    named = [(name, file) for name in (*_CA_VARIABLES, *_OTHER_CA_VARIABLES) if (file := os.environ.get(name))]
-    for name, file in named[:1]:
-        if not Path(file).exists():
-            return f"{name} is {file}, which is not there"
-        if name in _CA_VARIABLES:
-            return f"{name} is {file}, which does not hold the authority of this network's certificates"
-        return f"boto3 does not read {name}; if the authority is in it: AWS_CA_BUNDLE={file}"
-    return "if your network has its own certificate authority, name its PEM file in AWS_CA_BUNDLE"

@@ -75,10 +75,18 @@ def main(
     If-None-Match: *, which never replaces a file. With --overwrite the URL works without any header until it expires;
     the edge keeps a file that was sent without Cache-Control as long as any other.
     """
-    _refuse_bad_keys(keys)
+    refusals = []
+    for key in keys:
+        try:
+            parse_key(key)
+        except InvalidUpload as refusal:
+            refusals.append(str(refusal))
+    if refusals:
+        _end(REFUSED, *refusals)
     client, bucket_name = _aws(bucket) if bucket else _local(state_dir or default_state_folder())
-    if not overwrite:
-        _refuse_existing(client, bucket_name, keys)
+    existing = [] if overwrite else [key for key in keys if _exists(client, bucket_name, key)]
+    if existing:
+        _end(EXISTS, *(f"{key} exists already; choose a new version, or --overwrite" for key in existing))
     try:
         uploads = [presign(client, bucket_name, key, expires, overwrite) for key in keys]
     except BotoCoreError as error:
@@ -108,23 +116,6 @@ def presign(client: Any, bucket: str, key: str, expires_s: int, overwrite: bool)
 def readable(uploads: list[Upload]) -> str:
     """Return for each upload a comment with its key, the URL alone on its line, and the curl line."""
     return "\n\n".join(f"# {upload.key}\n{upload.url}\n{upload.curl}" for upload in uploads)
-
-
-def _refuse_bad_keys(keys: tuple[str, ...]) -> None:
-    refusals = []
-    for key in keys:
-        try:
-            parse_key(key)
-        except InvalidUpload as refusal:
-            refusals.append(str(refusal))
-    if refusals:
-        _end(REFUSED, *refusals)
-
-
-def _refuse_existing(client: Any, bucket: str, keys: tuple[str, ...]) -> None:
-    existing = [key for key in keys if _exists(client, bucket, key)]
-    if existing:
-        _end(EXISTS, *(f"{key} exists already; choose a new version, or --overwrite" for key in existing))
 
 
 def _exists(client: Any, bucket: str, key: str) -> bool:

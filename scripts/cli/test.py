@@ -125,8 +125,18 @@ def _lint(names: list[str], environment: dict[str, str]) -> int:
 
 def _run_checks(names: Sequence[str], environment: dict[str, str]) -> list[str]:
     """Run the checks and return the names of those that failed."""
-    commands = checks(PROJECT)
-    return [name for name in names if not _passes(name, commands[name], environment)]
+    commands, failed = checks(PROJECT), []
+    for name in names:
+        program, *_ = commands[name]
+        if shutil.which(program, path=environment["PATH"]):
+            passed = _run(commands[name], environment) == 0
+            _say(f"{name}: {'passed' if passed else 'FAILED'}")
+        else:
+            passed = environment.get("SIMPLESTREAMS_REQUIRE_EXTRAS") != "1"
+            _say(f"{name}: {'' if passed else 'FAILED, '}NOT RUN, {program} is missing")
+        if not passed:
+            failed.append(name)
+    return failed
 
 
 def _say_what_is_missing() -> None:
@@ -146,16 +156,6 @@ def _caches(folder: Path) -> dict[str, str]:
         "HYPOTHESIS_STORAGE_DIRECTORY": str(folder / ".hypothesis"),
         "PYTEST_ADDOPTS": f"{os.environ.get('PYTEST_ADDOPTS', '')} -o cache_dir='{folder / '.pytest_cache'}'".strip(),
     }
-
-
-def _passes(name: str, command: list[str], environment: dict[str, str]) -> bool:
-    if shutil.which(command[0], path=environment["PATH"]) is None:
-        required = environment.get("SIMPLESTREAMS_REQUIRE_EXTRAS") == "1"
-        _say(f"{name}: {'FAILED, ' if required else ''}NOT RUN, {command[0]} is missing")
-        return not required
-    code = _run(command, environment)
-    _say(f"{name}: {'passed' if code == 0 else 'FAILED'}")
-    return code == 0
 
 
 def _run(command: list[str], environment: dict[str, str]) -> int:
