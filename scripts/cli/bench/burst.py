@@ -59,7 +59,20 @@ def burst_figures(versions: int, digest_workers: int, publish_workers: int, roun
     bursts = []
     for number in range(1, rounds + 1):
         click.echo(f"  burst {number} of {rounds} …", err=True)
-        bursts.append(_burst(versions, digest_workers, publish_workers))
+        with (
+            tempfile.TemporaryDirectory() as scratch,
+            _local_stack(Path(scratch), digest_workers, publish_workers) as stack,
+        ):
+            aws = local_session(stack.access_key_id, stack.secret_access_key, stack.region)
+            config = Config(s3={"addressing_style": "path"}, max_pool_connections=20)
+            client = aws.client("s3", endpoint_url=stack.s3_endpoint, config=config)
+            begin = time.monotonic()
+            _upload(client, stack.bucket, versions)
+            uploaded = time.monotonic()
+            click.echo(f"  {versions} versions uploaded in {uploaded - begin:.0f} s …", err=True)
+            listed = _wait_until_listed(client, stack.bucket, versions)
+            done = time.monotonic()
+            bursts.append(Burst(listed, uploaded - begin, done - uploaded, _read_logs(Path(scratch) / "logs")))
     return figures_of(versions, bursts)
 
 
@@ -77,23 +90,6 @@ def figures_of(versions: int, bursts: Sequence[Burst]) -> list[Figure]:
         figure("burst: catalog races lost", "%", [_percent(e.publish_races, e.publish_attempts) for e in logged]),
         figure("burst: record races lost", "%", [_percent(e.record_races, e.record_writes) for e in logged]),
     ]
-
-
-def _burst(versions: int, digest_workers: int, publish_workers: int) -> Burst:
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        _local_stack(Path(scratch), digest_workers, publish_workers) as stack,
-    ):
-        aws = local_session(stack.access_key_id, stack.secret_access_key, stack.region)
-        config = Config(s3={"addressing_style": "path"}, max_pool_connections=20)
-        client = aws.client("s3", endpoint_url=stack.s3_endpoint, config=config)
-        begin = time.monotonic()
-        _upload(client, stack.bucket, versions)
-        uploaded = time.monotonic()
-        click.echo(f"  {versions} versions uploaded in {uploaded - begin:.0f} s …", err=True)
-        listed = _wait_until_listed(client, stack.bucket, versions)
-        done = time.monotonic()
-        return Burst(listed, uploaded - begin, done - uploaded, _read_logs(Path(scratch) / "logs"))
 
 
 def _percent(part: int, whole: int) -> float:

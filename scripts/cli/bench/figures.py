@@ -49,6 +49,15 @@ def compared(row: Figure, against: Figure) -> Figure:
     return replace(row, ratio=ratio, against=against.name)
 
 
+def beside_plain_json(what: str, way: str, taken: Mapping[str, Sequence[Mapping[str, float]]]) -> list[Figure]:
+    """Return CPU seconds and peak memory of the runs with plain JSON, and of `way` compared with them."""
+    found: list[Figure] = []
+    for field, unit in (("cpu_s", "CPU s"), ("peak_mib", "MiB")):
+        plain = figure(f"{what}: plain JSON, {unit}", unit, [run[field] for run in taken["plain"]])
+        found += [plain, figure(f"{what}: {way}, {unit}", unit, [run[field] for run in taken[way]], plain)]
+    return found
+
+
 ENOUGH_RUNS: Final = 5
 """With fewer runs a median says little, and the table says so."""
 

@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-from cli.bench.figures import Figure, exact, figure
+from cli.bench.figures import Figure, beside_plain_json, exact
 from cli.bench.machine import measured
 
 SIZES: Final = (1_000, 3_000, 10_000, 30_000, 100_000)
@@ -30,10 +30,7 @@ def fold_figures(rounds: int, sizes: Sequence[int] = SIZES) -> list[Figure]:
                 how: [json.loads(measured("fold", how, scratch)) for _ in range(rounds)] for how in ("plain", "fold")
             }
             body = (folder / "document.json").read_bytes()
-        for field, unit in (("cpu_s", "CPU s"), ("peak_mib", "MiB")):
-            plain = figure(f"{versions:,} versions: plain JSON, {unit}", unit, [run[field] for run in taken["plain"]])
-            ours = [run[field] for run in taken["fold"]]
-            found += [plain, figure(f"{versions:,} versions: fold, {unit}", unit, ours, plain)]
+        found += beside_plain_json(f"{versions:,} versions", "fold", taken)
         found.append(exact(f"{versions:,} versions: document", "MiB", size_bytes / MIB))
         found.append(exact(f"{versions:,} versions: compressed", "MiB", len(gzip.compress(body, 6)) / MIB))
     per_version = size_bytes / versions

@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-from cli.bench.figures import Figure, exact, figure
+from cli.bench.figures import Figure, beside_plain_json, exact
 from cli.bench.machine import measured
 from cli.bench.processes.read import MIB
 
@@ -35,7 +35,4 @@ def figures_of(versions: int, size_bytes: int, taken: Mapping[str, Sequence[Mapp
         raise click.ClickException(f"the plans have {sorted(files)} files, expected the same of each")
     what = f"{versions:,} versions of another server"
     found = [exact(f"{what}: document", "MiB", size_bytes / MIB), exact(f"{what}: files to copy", "files", *files)]
-    for field, unit in (("cpu_s", "CPU s"), ("peak_mib", "MiB")):
-        plain = figure(f"{what}: plain JSON, {unit}", unit, [run[field] for run in taken["plain"]])
-        found += [plain, figure(f"{what}: plan, {unit}", unit, [run[field] for run in taken["plan"]], plain)]
-    return found
+    return [*found, *beside_plain_json(what, "plan", taken)]

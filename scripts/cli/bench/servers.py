@@ -80,23 +80,20 @@ def nginx(file: Path, program: str) -> Iterator[Server]:
     command = [program, "-p", str(file.parent), "-c", str(settings)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:
-            _wait_for(port, process, file.parent / "nginx.log")
+            deadline, listens = time.monotonic() + START_S, False
+            while not listens:
+                if time.monotonic() >= deadline or process.poll() is not None:
+                    log = file.parent / "nginx.log"
+                    said = log.read_text()[-1000:] if log.exists() else ""
+                    raise click.ClickException(f"nginx did not start (exit status {process.poll()}): {said}")
+                try:
+                    socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                    listens = True
+                except OSError:
+                    time.sleep(0.05)
             yield Server("nginx", f"http://localhost:{port}", process.pid)
         finally:
             process.kill()
-
-
-def _wait_for(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    said = log.read_text()[-1000:] if log.exists() else ""
-    raise click.ClickException(f"nginx did not start (exit status {process.poll()}): {said}")
 
 
 def nginx_program() -> str | None:
