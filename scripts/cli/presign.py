@@ -12,7 +12,7 @@ import click
 from botocore.exceptions import BotoCoreError, ClientError
 
 from cli import aws, network
-from cli.folders import default_state_folder
+from cli.folders import default_state_folder, state_dir_option
 from imageserver.errors import InvalidUpload
 from imageserver.format.caching import cache_control
 from imageserver.format.keys import parse_key
@@ -56,11 +56,7 @@ class Upload:
 @click.option(
     "--bucket", help="A bucket in AWS, with the usual credentials and in its own region, instead of the local stack."
 )
-@click.option(
-    "--state-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="The state folder of the local stack.  [default: .local in the project folder]",
-)
+@state_dir_option
 @click.option(
     "--json", "as_json", is_flag=True, help="Print a JSON list of key, url, method, headers, expires_in, curl."
 )

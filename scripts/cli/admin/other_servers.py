@@ -217,9 +217,7 @@ class Web:
 def _why(error: OSError) -> str:
     """Return the error, with what to set if the network caused it. The error's own words may hold a password."""
     if isinstance(error, requests.exceptions.ProxyError):
-        if "407" in str(error):
-            return network.PROXY_LOGIN
-        return f"the proxy refuses or is not there; {network.PROXY_REMEDY}"
+        return network.refused_by_proxy(str(error))
     if isinstance(error, requests.exceptions.SSLError) or not isinstance(error, requests.RequestException):
         return "its certificate cannot be verified; name the PEM file of its authority in REQUESTS_CA_BUNDLE"
     return f"{type(error).__name__}; look at the address of that server, or try again in a minute"

@@ -70,11 +70,7 @@ class ProxiedConnections(Connections):
                 "GET", url, headers=dict(headers), timeout=TIMEOUT, retries=False, redirect=False, preload_content=False
             )
         except ProxyError as error:
-            # Not the error's own words, which may name the proxy's address.
-            why = f"the proxy refuses or is not there; {network.PROXY_REMEDY}"
-            if "407" in str(error):
-                why = network.PROXY_LOGIN
-            raise NetworkRefused(f"{host} is not reached: {why}") from error
+            raise NetworkRefused(f"{host} is not reached: {network.refused_by_proxy(str(error))}") from error
         if response.status == requests.codes.proxy_authentication_required:
             response.close()
             raise NetworkRefused(f"{host} is not reached: {network.PROXY_LOGIN}")

@@ -13,6 +13,7 @@ import click
 from cli import network
 from cli.admin.errors import exit_on_error
 from cli.admin.output import print_json, say
+from cli.folders import state_dir_option
 from cli.smoke import image, lease, removing, report, server
 from cli.smoke.run import Done, Run, take
 from cli.smoke.steps import STEPS
@@ -34,11 +35,7 @@ EXIT_CODES: Final = (
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=EXIT_CODES)
 @click.option("--stack", default="", help="A stack in AWS, by its name, with the usual credentials and region.")
-@click.option(
-    "--state-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="The state folder of the local stack.  [default: .local in the project folder]",
-)
+@state_dir_option
 @click.option("--address", default="", metavar="URL", help="Where clients find the server.  [default: as deployed]")
 @click.option("--api", default="", metavar="URL", help="The address of the upload API.  [default: as deployed]")
 @click.option(

@@ -60,7 +60,12 @@ def edge_function(run: Run) -> str:
 
 def _test(cloudfront: Any, name: str, etag: str, probe: Probe) -> int:
     """Run the function for one request. Return its compute utilization in percent; Failed for a wrong decision."""
-    answer = cloudfront.test_function(Name=name, IfMatch=etag, Stage=LIVE, EventObject=_event(probe))
+    # A viewer's request. Source: CloudFront Developer Guide, "CloudFront Functions event structure".
+    headers = {name: {"value": value} for name, value in probe.headers.items()}
+    request = {"method": "GET", "uri": probe.uri, "querystring": {}, "headers": headers, "cookies": {}}
+    about = {"eventType": "viewer-request"}
+    event = {"version": "1.0", "context": about, "viewer": {"ip": "192.0.2.1"}, "request": request}
+    answer = cloudfront.test_function(Name=name, IfMatch=etag, Stage=LIVE, EventObject=json.dumps(event).encode())
     result = aws_api.read(answer, aws_api.TestedFunction).test_result
     if result.function_error_message:
         raise Failed(f"{name} fails for {probe.doing}: {result.function_error_message}")
@@ -70,15 +75,3 @@ def _test(cloudfront: Any, name: str, etag: str, probe: Probe) -> int:
         expected = f"an answer {probe.status}" if probe.status else "the request unchanged"
         raise Failed(f"{name} returns {json.dumps(output)[:200]} for {probe.doing}, expected {expected}")
     return int(result.compute_utilization)
-
-
-def _event(probe: Probe) -> bytes:
-    """Return the event of a viewer's request.
-
-    Source: CloudFront Developer Guide, "CloudFront Functions event structure".
-    """
-    headers = {name: {"value": value} for name, value in probe.headers.items()}
-    request = {"method": "GET", "uri": probe.uri, "querystring": {}, "headers": headers, "cookies": {}}
-    about = {"eventType": "viewer-request"}
-    event = {"version": "1.0", "context": about, "viewer": {"ip": "192.0.2.1"}, "request": request}
-    return json.dumps(event).encode()
