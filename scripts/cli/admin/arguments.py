@@ -1,6 +1,7 @@
 """The command line of `scripts/admin`: the group, the choice of a server, PATH, and --yes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
 from functools import wraps
 from pathlib import Path
@@ -12,7 +13,8 @@ from cli import network
 from cli.admin import output
 from cli.admin.deployment import Deployment, open_bucket, open_local, open_stack
 from cli.admin.errors import EXIT_CODES, exit_on_error, show_tracebacks
-from imageserver.errors import InvalidFilter, InvalidUpload
+from cli.folders import state_dir_option
+from imageserver.errors import InvalidFilter, InvalidUpload, SimplestreamsError
 from imageserver.format.keys import ImageKey, ProductId, Target, is_fingerprint, parse_target, path_of, without_remote
 from imageserver.format.wording import counted, quoted
 from imageserver.operations.lookup import find_listed, find_recorded
@@ -65,11 +67,7 @@ _SHARED: Final = (
     click.option(
         "--url", default="", help="With --bucket: the address that clients know, such as https://images.example.org."
     ),
-    click.option(
-        "--state-dir",
-        type=click.Path(path_type=Path, file_okay=False),
-        help="The state folder of the local stack.  [default: .local in the project folder]",
-    ),
+    state_dir_option,
     click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table."),
     click.option("--debug", is_flag=True, help="Also print the traceback of each error, for a report."),
 )
@@ -202,12 +200,29 @@ below_argument = click.argument(
 )
 
 
-def filters(_context: click.Context, _parameter: click.Parameter, texts: tuple[str, ...]) -> tuple[Filter, ...]:
-    """Return the filters of an option --only. Raise BadParameter."""
+def chosen_options(doing: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add --only and --keep, which choose what a command exports or imports."""
+
+    def filters(_context: click.Context, _parameter: click.Parameter, texts: tuple[str, ...]) -> tuple[Filter, ...]:
+        try:
+            return tuple(map(parse_filter, texts))
+        except InvalidFilter as refusal:
+            raise click.BadParameter(str(refusal)) from refusal
+
+    what = f"What to {doing}: products, fields, kinds and sizes of roots. Repeatable.  [default: all]"
+    only = click.option("--only", multiple=True, metavar="FILTER", callback=filters, help=what)
+    how_many = f"How many of the newest versions to {doing} of each product."
+    keep = click.option("--keep", type=click.IntRange(1), help=how_many)
+    return lambda function: only(keep(function))
+
+
+@contextmanager
+def usage_error_for(refusal: type[SimplestreamsError]) -> Iterator[None]:
+    """Raise UsageError instead of a refusal: the command line asks for what cannot be."""
     try:
-        return tuple(map(parse_filter, texts))
-    except InvalidFilter as refusal:
-        raise click.BadParameter(str(refusal)) from refusal
+        yield
+    except refusal as error:
+        raise click.UsageError(str(error)) from error
 
 
 yes_option = click.option("--yes", is_flag=True, help="Really do it.")

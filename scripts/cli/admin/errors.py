@@ -92,11 +92,9 @@ def explain(error: Exception) -> Fault:
     context = click.get_current_context(silent=True)
     if context and _TRACEBACKS in context.meta:
         click.echo("".join(traceback.format_exception(error)), err=True)
-    return _explained(error) if isinstance(error, OUTSIDE) else _unexpected(error)
-
-
-def _unexpected(error: Exception) -> Fault:
-    """Describe an error that no table lists: an unexpected answer, or a fault of this program."""
+    if isinstance(error, OUTSIDE):
+        return _explained(error)
+    # No table lists it: it is an unexpected answer, or a fault of this program.
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
     where = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
     return Fault(f"an answer was not as expected ({type(error).__name__}: {error}{where}){_asked(error)}", REPORT)

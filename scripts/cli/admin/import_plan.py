@@ -140,7 +140,8 @@ class Comparing:
             return ""  # a different one on this server was written on purpose
         if file.size_bytes != there.size_bytes:
             return f"{file.key} is there with {there.size_bytes:,} bytes, here it has {file.size_bytes:,}"
-        known = self._sha256(file.key, there)
+        _, facts = self._known(parse_key(file.key))
+        known = facts.sha256 if facts and facts.etag == there.etag else ""  # the digest of this generation
         same = file.source.is_same(self._deployment, there, known)
         if same:
             return ""
@@ -153,25 +154,20 @@ class Comparing:
 
     def is_withdrawn(self, image: ImageKey) -> bool:
         """Return whether a file is withdrawn here too."""
-        record = self._known(image.version)
-        facts = record.files.get(image.file) if record else None
+        record, facts = self._known(image)
         return bool(record and record.withdrawn) or bool(facts and facts.withdrawn)
 
-    def _sha256(self, key: str, there: ObjectInfo) -> str:
-        """Return the digest of this generation of an object from its record; empty if the record has none."""
-        parsed = parse_key(key)
-        record = self._known(parsed.version)
-        facts = record.files.get(parsed.file) if record else None
-        return facts.sha256 if facts and facts.etag == there.etag else ""
-
-    def _known(self, version: VersionId) -> records.Record | None:
+    def _known(self, image: ImageKey) -> tuple[records.Record | None, records.FileFacts | None]:
+        """Return the record of a file's version, and what it says of the file."""
+        version = image.version
         if version not in self._records:
             seen = self._deployment.store.read(version.record_key)
             try:
                 self._records[version] = records.decode(seen.body, version.record_key) if seen else None
             except CatalogDamaged:  # the doctor reports it; here it means that no digest is known
                 self._records[version] = None
-        return self._records[version]
+        record = self._records[version]
+        return record, record.files.get(image.file) if record else None
 
 
 def _order(file: File) -> tuple[str, bool, str]:

@@ -87,11 +87,16 @@ def recorded_versions(store: Store) -> Iterator[VersionId]:
             yield parse_record_key(info.key)
 
 
+def read_index(store: Store) -> documents.Index:
+    """Return the index of the catalog; an empty one if there is none. Raise CatalogDamaged."""
+    seen = store.read(documents.INDEX_KEY)
+    return documents.decode_index(seen.body if seen else None)
+
+
 def read_catalog(store: Store, below: str = "") -> Catalog:
     """Return the items that are listed at or below a path, and what is withheld anywhere."""
     found, cache = Catalog([], {}, {}), DocumentCache(store)
-    index = store.read(documents.INDEX_KEY)
-    streams = set(documents.decode_index(index.body if index else None).index)
+    streams = set(read_index(store).index)
     streams |= {version.product.stream for version in recorded_versions(store)}
     known = [cache.products(stream) for stream in sorted(streams)]
     holders = {

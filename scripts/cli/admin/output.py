@@ -29,6 +29,14 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
+def answer(as_json: bool, value: Any, sentence: str) -> None:
+    """Print what a command did: a JSON document for programs, a sentence for people."""
+    if as_json:
+        print_json(value)
+    else:
+        click.echo(sentence)
+
+
 def width() -> int:
     """Return the columns of the terminal; 0 if standard output is a file or a pipe."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
@@ -114,9 +122,7 @@ def carry_out(doing: str, act: Callable[[Run], object], *, in_json: bool, dry_ru
         kept = {"kept": [asdict(task) for task in run.kept]} if run.kept else {}
         print_json({"dry_run": run.dry_run, "tasks": tasks, **kept, "failed": failed, "unreadable": run.unreadable})
     else:
-        for task in run.tasks:
-            click.echo(f"{task.what}: {task.path}\n  {task.why}")
-        for task in run.kept:
+        for task in (*run.tasks, *run.kept):
             click.echo(f"{task.what}: {task.path}\n  {task.why}")
         for failure, fault in faults:
             click.echo(f"failed: {failure.what} {failure.path}\n  {fault.what}; {fault.remedy}")

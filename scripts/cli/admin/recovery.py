@@ -12,7 +12,7 @@ from typing import Any, Final
 import click
 
 from cli.admin.deployment import NO_LIMIT, Deployment
-from cli.admin.inventory import is_below, recorded_versions
+from cli.admin.inventory import is_below, read_index, recorded_versions
 from cli.admin.transfer import AlreadyThere, Copy, File, create
 from imageserver.errors import CatalogBusy, CatalogDamaged, InvalidUpload, SimplestreamsError
 from imageserver.format import documents
@@ -134,12 +134,7 @@ def _read_again(version: VersionId, services: IngestServices, lost: Record | Non
 def plan_catalog(deployment: Deployment, clients: Sequence[str]) -> Iterator[Step]:
     """Plan to fold every record into the documents of its stream. Unreadable documents are deleted first."""
     store = deployment.store
-    for key, decode in _documents(store, with_views=deployment.has_views):
-        seen = store.read(key)
-        try:
-            decode(seen.body if seen else None)
-        except CatalogDamaged as damage:
-            yield Step(f"delete {key}: {damage}", partial(_delete, store, key, seen.revision if seen else ""))
+    yield from _deletions(store, with_views=deployment.has_views)
     outdated: set[ProductId] = set()
     services = PublishServices(
         store,
@@ -189,28 +184,25 @@ def _publish(stream: str, products: Sequence[ProductId], services: PublishServic
     )
 
 
-def _documents(store: Store, *, with_views: bool) -> list[tuple[str, Callable[[bytes | None], object]]]:
-    found: list[tuple[str, Callable[[bytes | None], object]]] = []
+def _deletions(store: Store, *, with_views: bool) -> Iterator[Step]:
+    """Plan to delete every document of the catalog that cannot be read."""
     of_views = store.list(SERVED) if with_views else ()
-    for info in (*store.list("streams/v1/"), *of_views):
-        if not info.key.endswith(".json"):
+    for key in [info.key for info in (*store.list("streams/v1/"), *of_views)]:
+        if not key.endswith(".json"):
             continue  # a feed: publishing renders it again
-        stream = info.key.rpartition("/")[2].removesuffix(".json")
-        if stream.endswith(".unlisted"):
-            name = stream.removesuffix(".unlisted")
-            # mypy cannot type the default of a lambda.
-            found.append((info.key, lambda body, s=name: documents.decode_unlisted(body, s)))  # type: ignore[misc]
-        elif stream == "index":
-            found.append((info.key, documents.decode_index))
-        else:
-            # As above.
-            found.append((info.key, lambda body, s=stream: _checked(documents.decode_products(body, s))))  # type: ignore[misc]
-    return found
-
-
-def _checked(document: documents.Products) -> None:
-    for product in document.products.values():
-        documents.decode_versions(product)
+        stream = key.rpartition("/")[2].removesuffix(".json")
+        seen = store.read(key)
+        body = seen.body if seen else None
+        try:
+            if stream.endswith(".unlisted"):
+                documents.decode_unlisted(body, stream.removesuffix(".unlisted"))
+            elif stream == "index":
+                documents.decode_index(body)
+            else:
+                for product in documents.decode_products(body, stream).products.values():
+                    documents.decode_versions(product)
+        except CatalogDamaged as damage:
+            yield Step(f"delete {key}: {damage}", partial(_delete, store, key, seen.revision if seen else ""))
 
 
 def _all_products(store: Store) -> list[ProductId]:
@@ -228,9 +220,8 @@ def _delete(store: Store, key: str, revision: str) -> None:
 
 
 def _index(store: Store) -> documents.Index:
-    seen = store.read(documents.INDEX_KEY)
     try:
-        return documents.decode_index(seen.body if seen else None)
+        return read_index(store)
     except CatalogDamaged:  # the records and images are enough to find every product
         return documents.decode_index(None)
 

@@ -85,7 +85,12 @@ def _version(found: list[ListedItem], read: Open, advance: Callable[[int], Any])
         if path in metadata:
             digests = {"": states[path]}
         try:
-            read_bytes = _fed(read(path), list(digests.values()), advance)
+            read_bytes = 0
+            for chunk in read(path):
+                for digest in digests.values():
+                    digest.update(chunk)
+                read_bytes += len(chunk)
+                advance(len(chunk))
         except NotThere as error:
             wrong.append(Mismatch(path, str(error)))
             continue
@@ -99,16 +104,6 @@ def _version(found: list[ListedItem], read: Open, advance: Callable[[int], Any])
         if item.ftype in file_kinds.ROOT_FTYPES:
             wrong += _combined(path, item.ftype, metadata, digests)
     return wrong
-
-
-def _fed(chunks: Iterator[bytes], digests: list[Any], advance: Callable[[int], Any]) -> int:
-    total = 0
-    for chunk in chunks:
-        for digest in digests:
-            digest.update(chunk)
-        total += len(chunk)
-        advance(len(chunk))
-    return total
 
 
 def _combined(path: str, ftype: str, metadata: dict[str, Any], digests: dict[str, Any]) -> Iterator[Mismatch]:

@@ -251,9 +251,8 @@ def shown(deployment: Deployment, view: View) -> list[tuple[str, str]]:
 def fold_again(deployment: Deployment, takes: Callable[[ProductId], bool]) -> int:
     """Have publish fold these products of the server. Return their count."""
     store = deployment.store
-    seen = store.read(documents.INDEX_KEY)
-    index = documents.decode_index(seen.body if seen else None)
-    products = [product for product in known_products(store, DocumentCache(store), index, "") if takes(product)]
+    known = known_products(store, DocumentCache(store), inventory.read_index(store), "")
+    products = [product for product in known if takes(product)]
     for product in products:
         deployment.product_changed(product)
     return len(products)
@@ -291,8 +290,7 @@ def _now() -> str:
 
 
 def _is_listed(store: Store, stream: str) -> bool:
-    seen = store.read(documents.INDEX_KEY)
-    entry = documents.decode_index(seen.body if seen else None).index.get(stream)
+    entry = inventory.read_index(store).index.get(stream)
     return bool(entry and entry.products)
 
 

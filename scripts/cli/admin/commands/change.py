@@ -14,7 +14,7 @@ import click
 
 from cli import aws
 from cli.admin import import_plan, inventory, other_servers, output, source_records, transfer, views
-from cli.admin.arguments import command, filters, find_target, ignored_yes_option, main, product_of, yes_option
+from cli.admin.arguments import chosen_options, command, find_target, ignored_yes_option, main, product_of, yes_option
 from cli.admin.deployment import Deployment, DryStore
 from cli.admin.errors import FOUND, NOTHING, end
 from cli.admin.other_servers import Bucket, Folder, Web
@@ -247,14 +247,7 @@ def _rules(
 @main.command(name="import")
 @click.argument("source", metavar="DIR|s3://BUCKET[/PREFIX]|https://HOST[/PATH]")
 @click.option("--into", default="images", show_default=True, help="The stream for images of the source's catalog.")
-@click.option(
-    "--only",
-    multiple=True,
-    metavar="FILTER",
-    callback=filters,
-    help="What to import: products, fields, kinds and sizes of roots. Repeatable.  [default: all]",
-)
-@click.option("--keep", type=click.IntRange(1), help="How many of the newest versions to import of each product.")
+@chosen_options("import")
 @yes_option
 @command
 def import_(

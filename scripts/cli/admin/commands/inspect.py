@@ -2,7 +2,7 @@
 
 import random
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ import click
 
 from cli.admin import doctor, inventory, output, verification
 from cli.admin import export as exporting
-from cli.admin.arguments import below_argument, command, filters, find_target, folder_of, main
+from cli.admin.arguments import below_argument, chosen_options, command, find_target, folder_of, main
 from cli.admin.deployment import Deployment
 from cli.admin.errors import FOUND, NOTHING, end
 from imageserver.format.keys import ImageKey
@@ -191,14 +191,7 @@ def verify(
 
 @main.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
-@click.option(
-    "--only",
-    multiple=True,
-    metavar="FILTER",
-    callback=filters,
-    help="What to export: products, fields, kinds and sizes of roots. Repeatable.  [default: all]",
-)
-@click.option("--keep", type=click.IntRange(1), help="How many of the newest versions to export of each product.")
+@chosen_options("export")
 @click.option("--dry-run", is_flag=True, help="Print what would be written, and write nothing.")
 @command
 def export(
@@ -256,7 +249,12 @@ def doctor_(deployment: Deployment, as_json: bool) -> None:
     change the exit code.
     """
     found: list[doctor.Finding] = []
-    for checked in _watched(doctor.examine(deployment)):
+    checks = doctor.examine(deployment)
+    while True:
+        with output.busy("looking"):
+            checked = next(checks, None)
+        if checked is None:
+            break
         found += [*checked.findings, *checked.hints]
         if as_json:
             for why in checked.not_seen:
@@ -281,13 +279,3 @@ def _tell_checked(checked: doctor.Checked) -> None:
             click.echo(f"  and {len(found) - MOST_SHOWN:,} more; --json has all of them")
     for why in checked.not_seen:
         click.echo(f"  not looked at: {output.one_line(why)}")
-
-
-def _watched(checks: Iterator[doctor.Checked]) -> Iterator[doctor.Checked]:
-    """Yield the checks, with progress on standard error while each runs."""
-    while True:
-        with output.busy("looking"):
-            made = next(checks, None)
-        if made is None:
-            return
-        yield made

@@ -10,7 +10,7 @@ import click
 
 import costs
 from cli.admin import mirrors, output, views
-from cli.admin.arguments import command, main, yes_option
+from cli.admin.arguments import command, main, usage_error_for, yes_option
 from cli.admin.deployment import Deployment
 from cli.admin.errors import NOTHING, end, explain
 from imageserver.errors import InvalidMirror
@@ -110,10 +110,8 @@ def add(
     ./scripts/admin mirror add signed https://images.example.net --only ubuntu --keyring keyring.gpg
     ./scripts/admin mirror add site https://images.example.org --only all --allow-private --bytes-per-s 5000000
     """
-    try:
+    with usage_error_for(InvalidMirror):
         stream = mirrors.stream_of_channel(deployment, channel, into) if channel else into or "images"
-    except InvalidMirror as error:
-        raise click.UsageError(str(error)) from error
     wanted = Mirror(
         address=address,
         stream=stream,
@@ -131,14 +129,12 @@ def add(
         raise click.UsageError(f"the mirror {name} verifies signatures: name its --keyring again, or say --unsigned")
     if not dry_run:
         _check_functions(deployment)
-    try:
+    with usage_error_for(InvalidMirror):
         check(name, wanted)
         with output.busy(f"looking at {address}"):
             mirrors.check_upstream(deployment, wanted)
         if not dry_run:
             configure(deployment.store, name, wanted, time.sleep, over=replace)
-    except InvalidMirror as error:
-        raise click.UsageError(str(error)) from error
     _compare(deployment, as_json, {**configured(deployment.store), name: wanted}, name, Run(dry_run=dry_run))
 
 
@@ -231,12 +227,13 @@ def remove(deployment: Deployment, as_json: bool, name: str, keep: bool | None, 
         end(NOTHING, f"there is no mirror {name}; `admin mirror list` names them")
     if yes:
         views.tell_moved(mirrors.remove(deployment, name, withdraw=not keep))
-    if as_json:
-        output.print_json({"mirror": name, "dry_run": not yes, "keep_images": keep, "versions": held})
-        return
     stay = "stay" if keep else f"are withdrawn, and deleted {deployment.rules.grace_hours} hours later"
     does = "is removed" if yes else "would be removed; add --yes to do it"
-    click.echo(f"{name} {does}: its images ({counted(len(held), 'version')}) {stay}")
+    output.answer(
+        as_json,
+        {"mirror": name, "dry_run": not yes, "keep_images": keep, "versions": held},
+        f"{name} {does}: its images ({counted(len(held), 'version')}) {stay}",
+    )
 
 
 def _named(deployment: Deployment, name: str) -> Mirror:

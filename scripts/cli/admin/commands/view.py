@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from cli.admin import inventory, output, views
-from cli.admin.arguments import command, find_target, main, product_of, yes_option
+from cli.admin.arguments import command, find_target, main, product_of, usage_error_for, yes_option
 from cli.admin.deployment import Deployment
 from cli.admin.errors import FOUND, NOTHING, end
 from cli.admin.token_use import LogUnavailable, Use
@@ -113,14 +113,12 @@ def create(
     ./scripts/admin view create partner --streams images-partner --with images --only ubuntu --private
     ./scripts/admin view create incus-only --streams images --clients incus
     """
-    try:
+    with usage_error_for(InvalidView):
         wanted = views.plan(
             name, streams, shared, only, is_private=is_private, is_channel=is_channel, clients=clients or "",
             follows_newest=follows_newest, expire_after=expire_after, require=require,
         )  # fmt: skip
         made, folded = views.create(deployment, wanted, hide=hide)
-    except InvalidView as error:
-        raise click.UsageError(str(error)) from error
     if made.is_private and made.channel is not None:
         for stream in views.public_streams(deployment, streams):
             hides = f"./scripts/admin view create NAME --private --streams {stream}"
@@ -152,14 +150,10 @@ def require(deployment: Deployment, as_json: bool, name: str, checks: tuple[str,
     if none == bool(checks):
         raise click.UsageError("name the checks, or give --none")
     _named(deployment, name)
-    try:
+    with usage_error_for(InvalidView):
         changed = views.require(deployment, name, checks)
-    except InvalidView as error:
-        raise click.UsageError(str(error)) from error
-    if as_json:
-        output.print_json(views.as_json(deployment, changed))
-        return
-    click.echo(f"{name} requires {'the checks ' + ', '.join(changed.requires) if changed.requires else 'no check'}")
+    checks_now = f"the checks {', '.join(changed.requires)}" if changed.requires else "no check"
+    output.answer(as_json, views.as_json(deployment, changed), f"{name} requires {checks_now}")
 
 
 @view.command(name="list")
@@ -229,15 +223,11 @@ def expire(deployment: Deployment, as_json: bool, name: str, time: timedelta) ->
     ./scripts/admin view expire stable never
     """
     _named(deployment, name)
-    try:
+    with usage_error_for(InvalidView):
         changed, folded = views.expire(deployment, name, time)
-    except InvalidView as error:
-        raise click.UsageError(str(error)) from error
-    if as_json:
-        output.print_json(views.as_json(deployment, changed) | {"products": folded})
-        return
     after = f"after {_duration(changed)}" if changed.expire_after_s else "never"
-    click.echo(f"{name}: a version leaves it {after}; the hourly run takes out those that are due")
+    sentence = f"{name}: a version leaves it {after}; the hourly run takes out those that are due"
+    output.answer(as_json, views.as_json(deployment, changed) | {"products": folded}, sentence)
 
 
 @view.command()
@@ -270,10 +260,8 @@ def remove(deployment: Deployment, as_json: bool, name: str, make_public: bool, 
         end(NOTHING, str(error))
     if not found:
         end(NOTHING, f"there is no view {name}; `admin view list` names them")
-    if as_json:
-        output.print_json({"view": name, "dry_run": not yes, "made_public": freed, "last": last})
-        return
-    click.echo(f"{name} {'is removed' if yes else 'would be removed; add --yes to do it'}")
+    sentence = f"{name} {'is removed' if yes else 'would be removed; add --yes to do it'}"
+    output.answer(as_json, {"view": name, "dry_run": not yes, "made_public": freed, "last": last}, sentence)
 
 
 @view.command()
@@ -288,10 +276,8 @@ def sync(deployment: Deployment, as_json: bool) -> None:
         done = views.synchronise(deployment)
     except InvalidView as error:
         end(NOTHING, str(error))
-    if as_json:
-        output.print_json({"put": sorted(done.put), "deleted": sorted(done.deleted)})
-        return
-    click.echo(f"entries of the edge: {len(done.put)} written, {len(done.deleted)} deleted")
+    sentence = f"entries of the edge: {len(done.put)} written, {len(done.deleted)} deleted"
+    output.answer(as_json, {"put": sorted(done.put), "deleted": sorted(done.deleted)}, sentence)
 
 
 @view.group()
@@ -317,10 +303,8 @@ def add_token(deployment: Deployment, as_json: bool, name: str, label: str, expi
     ./scripts/admin view token add staging ci --expires 30d
     """
     _named(deployment, name)
-    try:
+    with usage_error_for(InvalidView):
         made = views.add_token(deployment, name, label, views.LIFETIMES[expires])
-    except InvalidView as error:
-        raise click.UsageError(str(error)) from error
     if as_json:
         output.print_json({field: getattr(made, field) for field in made.__dataclass_fields__})
         return
@@ -387,10 +371,8 @@ def revoke(deployment: Deployment, as_json: bool, name: str, label: str) -> None
         views.revoke_token(deployment, name, label)
     except InvalidView as error:
         end(NOTHING, str(error))
-    if as_json:
-        output.print_json({"view": name, "label": label})
-        return
-    click.echo(f"{label} no longer opens {name}; every edge location knows within seconds")
+    sentence = f"{label} no longer opens {name}; every edge location knows within seconds"
+    output.answer(as_json, {"view": name, "label": label}, sentence)
 
 
 @main.command()
@@ -424,12 +406,13 @@ def promote(
         version = target.version if isinstance(target, ImageKey) else target
         moved = point_to(deployment.store, channel, version, now, deployment.operator, time.sleep, require)
     deployment.product_changed(moved.product)
-    if as_json:
-        product = moved.product.path
-        output.print_json({"channel": channel, "product": product, "before": moved.before, "after": moved.after})
-        return
-    shows = f"shows {moved.product.path}/{moved.after}" if moved.after else f"shows nothing of {moved.product.path}"
-    click.echo(f"{channel} {shows}, before: {moved.before or 'nothing'}; listed in a moment")
+    product = moved.product.path
+    shows = f"shows {product}/{moved.after}" if moved.after else f"shows nothing of {product}"
+    output.answer(
+        as_json,
+        {"channel": channel, "product": product, "before": moved.before, "after": moved.after},
+        f"{channel} {shows}, before: {moved.before or 'nothing'}; listed in a moment",
+    )
 
 
 def _named(deployment: Deployment, name: str) -> View:
