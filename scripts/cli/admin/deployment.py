@@ -47,9 +47,7 @@ from local_stack.errors import NotRunning
 from local_stack.state import read_stack
 
 ARRIVALS: Final = "ArrivalsQueue"
-DEAD: Final = "MaintainDeadLetters"
-COPIES: Final = "CopiesQueue"
-"""Logical IDs of some queues of the template. The names that CloudFormation makes contain them."""
+"""The logical ID of a queue of the template. The names that CloudFormation makes contain such IDs."""
 NO_LIMIT: Final = sys.maxsize
 """A read on this machine has no deadline, unlike a run of digest."""
 EDGE_PATIENCE_S: Final = 300
@@ -86,6 +84,15 @@ class Queue:
     url: str
     attributes: dict[str, str]
     dead_letters: str
+
+
+def _queue_of_template(logical_id: str) -> cached_property[str]:
+    """Return a property: the URL of a queue of the template; empty if the server has none, or it is unknown."""
+
+    def url(deployment: "Deployment") -> str:
+        return deployment.queue_named(logical_id)
+
+    return cached_property(url)
 
 
 @dataclass(frozen=True)
@@ -305,25 +312,13 @@ class Deployment:
         found = self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
         return aws_api.read(found, aws_api.QueueAttributes).attributes
 
-    @cached_property
-    def maintain_dead_letters(self) -> str:
-        """The queue of failed runs of maintain: from CloudFormation, else found by its name; empty if unknown."""
-        return self._queue_named(DEAD)
-
-    @cached_property
-    def copies_queue(self) -> str:
-        """The queue of files to copy from other servers; empty if there is none, or it is unknown."""
-        return self._queue_named(COPIES)
-
-    @cached_property
-    def copies_dead_letters(self) -> str:
-        """The queue of files that could not be copied; empty if there is none, or it is unknown."""
-        return self._queue_named("CopiesDeadLetters")
-
-    @cached_property
-    def deltas_queue(self) -> str:
-        """The queue of products to make deltas for; empty if there is none, or it is unknown."""
-        return self._queue_named("DeltasQueue")
+    maintain_dead_letters = _queue_of_template("MaintainDeadLetters")  # failed runs of maintain
+    copies_queue = _queue_of_template("CopiesQueue")  # files to copy from other servers
+    copies_dead_letters = _queue_of_template("CopiesDeadLetters")
+    deltas_queue = _queue_of_template("DeltasQueue")  # products to make deltas for
+    deltas_dead_letters = _queue_of_template("DeltasDeadLetters")
+    access_logs_queue = _queue_of_template("AccessLogsQueue")  # access logs to redact
+    access_logs_dead_letters = _queue_of_template("AccessLogsDeadLetters")
 
     @cached_property
     def delta_requests(self) -> DeltaRequests | None:
@@ -337,22 +332,8 @@ class Deployment:
 
         return DeltaRequests(self.deltas, datetime.now(UTC) - RECENT, request)
 
-    @cached_property
-    def deltas_dead_letters(self) -> str:
-        """The queue of products whose deltas could not be made; empty if there is none, or it is unknown."""
-        return self._queue_named("DeltasDeadLetters")
-
-    @cached_property
-    def access_logs_queue(self) -> str:
-        """The queue of access logs to redact; empty if there is none, or it is unknown."""
-        return self._queue_named("AccessLogsQueue")
-
-    @cached_property
-    def access_logs_dead_letters(self) -> str:
-        """The queue of access logs that could not be redacted; empty if there is none, or it is unknown."""
-        return self._queue_named("AccessLogsDeadLetters")
-
-    def _queue_named(self, logical_id: str) -> str:
+    def queue_named(self, logical_id: str) -> str:
+        """Return the URL of a queue of the template: from CloudFormation, else found by its name; empty if unknown."""
         if self.stack:
             return self._physical_id(logical_id)
         arn = self.wiring.get("images", {}).get("arn", "")

@@ -391,7 +391,7 @@ def test_reconcile_requests_the_deltas_of_a_recent_version_whose_request_was_los
     sent: list[dict[str, Any]] = []
     server = serve(system, monkeypatch, stack="images", deltas=deltas)
     server.__dict__.update(sqs=SimpleNamespace(send_message=lambda **message: sent.append(message)), notifier=Sent())
-    monkeypatch.setattr(Deployment, "_queue_named", lambda _, logical_id: f"https://queue/{logical_id}")
+    monkeypatch.setattr(Deployment, "queue_named", lambda _, logical_id: f"https://queue/{logical_id}")
     monkeypatch.setattr(arguments, "open_stack", lambda _: server)
     is_requested = deltas > 0 and days < 2
 
