@@ -16,17 +16,17 @@ from tests.support.processes import need
 from tests.support.servers.upstream import upstream
 
 
-@pytest.mark.parametrize("kind", ["nginx", "Python"])
+@pytest.mark.parametrize(("kind", "size_bytes"), [("nginx", 100_000), ("nginx", 1_000), ("Python", 100_000)])
 def test_both_servers_serve_every_reader_the_same_bytes(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, size_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if kind == "Python":
         monkeypatch.setattr("cli.bench.servers.nginx_program", lambda: None)
     else:
         need(nginx_program() or "nginx")
-    file, environment = make_object(tmp_path, 100_000), own_environment(tmp_path)
+    file, environment = make_object(tmp_path, size_bytes), own_environment(tmp_path)
     body = file.read_bytes() * 3
-    with fastest(file, 300_000, environment) as server:
+    with fastest(file, 3 * size_bytes, environment) as server:
         assert server.name == kind
         rows = rows_of("quick", Read("", "bucket", "object", server.address), BASELINES)
         runs = measure(rows, 1, environment, [server.pid])

@@ -143,21 +143,21 @@ def test_an_upload_hidden_by_a_delete_is_copied_back_unchanged_except_for_its_ta
     assert store.history("images/none") == KeyHistory()
 
 
-def test_one_upload_of_a_key_is_marked_and_no_later_one(store: S3Store, client: S3Client) -> None:
+def test_one_upload_of_a_key_is_tagged_and_no_later_one(store: S3Store, client: S3Client) -> None:
     about: Any = {"Bucket": store._bucket, "Key": "images/a"}
     first, second = (client.put_object(**about, Body=body)["VersionId"] for body in (b"1", b"2"))
-    assert store.mark_listed("images/a", first)
-    assert not store.is_marked("images/a")
-    assert store.mark_listed("images/a", second)
-    assert store.is_marked("images/a")
+    assert store.tag_listed("images/a", first)
+    assert not store.is_tagged("images/a")
+    assert store.tag_listed("images/a", second)
+    assert store.is_tagged("images/a")
     client.put_object(**about, Body=b"3", Tagging="listed=false")
-    assert not store.is_marked("images/a")
+    assert not store.is_tagged("images/a")
     marker = client.delete_object(**about)["VersionId"]
-    assert not store.is_marked("images/a")
-    assert not store.mark_listed("images/a", marker)
+    assert not store.is_tagged("images/a")
+    assert not store.tag_listed("images/a", marker)
     client.delete_object(**about, VersionId=first)
-    assert not store.mark_listed("images/a", first)
-    assert not store.mark_listed("images/none", second)
+    assert not store.tag_listed("images/a", first)
+    assert not store.tag_listed("images/none", second)
 
 
 def test_an_upload_too_large_for_one_copy_is_refused_with_the_command_that_restores_it(store: S3Store) -> None:
@@ -272,8 +272,8 @@ def test_any_other_error_is_raised_and_never_taken_for_absence(
         ("list_objects_v2", lambda: list(store.list("k"))),
         ("list_object_versions", lambda: list(store.list("images/k"))),
         ("list_object_versions", lambda: store.history("k")),
-        ("put_object_tagging", lambda: store.mark_listed("k", "v")),
-        ("get_object_tagging", lambda: store.is_marked("k")),
+        ("put_object_tagging", lambda: store.tag_listed("k", "v")),
+        ("get_object_tagging", lambda: store.is_tagged("k")),
         ("copy_object", lambda: store.bring_back(ObjectInfo("k", 1, "e", "", "v"))),
         ("head_object", lambda: store.open("k", "e")),
     ):

@@ -24,7 +24,7 @@ from tests.support.memory_store import MemoryStore, Sent, System
 PRODUCT = "images/ubuntu/noble/amd64/default"
 VERSIONS = (f"{PRODUCT}/20261122_10:00", f"{PRODUCT}/20261123_10:00")
 ASKED = {"read": "s3:GetObject", "open": "s3:GetObject", "create": "s3:PutObject", "replace": "s3:PutObject",
-         "mark_listed": "s3:PutObjectVersionTagging", "is_marked": "s3:GetObjectTagging"}  # fmt: skip
+         "tag_listed": "s3:PutObjectVersionTagging", "is_tagged": "s3:GetObjectTagging"}  # fmt: skip
 COPIED = ("s3:GetObjectVersion", "s3:PutObject")
 
 
@@ -61,7 +61,7 @@ def maintain_all(system: System) -> None:
         run.after = resume(system.store, task)
         remember(system.store, task, run)
     reconcile(
-        ReconcileServices(system.store, Sent(), ALL_CLIENTS, marked_since=system.store.clock - timedelta(days=2)), run
+        ReconcileServices(system.store, Sent(), ALL_CLIENTS, tagged_since=system.store.clock - timedelta(days=2)), run
     )
 
     def upload_again(method: str, key: str) -> None:
@@ -96,8 +96,8 @@ def test_each_role_allows_the_calls_of_its_function(role: str, run: Callable[[Sy
     denied = [request for request in asked if decide(statements, request) is not Decision.ALLOWED]
     assert denied == []
     asked_for = {method for method, _ in system.store.log}
-    assert (run is publish_all) == ("mark_listed" in asked_for)
-    assert (run is maintain_all) == ("is_marked" in asked_for)
+    assert (run is publish_all) == ("tag_listed" in asked_for)
+    assert (run is maintain_all) == ("is_tagged" in asked_for)
     assert (run is maintain_all) == ("bring_back" in asked_for)
 
 

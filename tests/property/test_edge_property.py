@@ -55,7 +55,7 @@ class RandomRun:
 
     def read(self) -> None:
         for key, stored in self.system.store.objects.items():
-            if key.startswith("images") and stored.is_marked and self.rng.random() < 0.7:
+            if key.startswith("images") and stored.is_tagged and self.rng.random() < 0.7:
                 self.edge.setdefault(key, images.sha256_hex(stored.body))
 
     def act(self) -> None:

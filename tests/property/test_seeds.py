@@ -12,7 +12,7 @@ from typing import Final
 
 import pytest
 
-from imageserver.catalog.changes import Marks, marks
+from imageserver.catalog.changes import UploadsToTag, uploads_to_tag
 from imageserver.format.documents import Products
 from imageserver.format.keys import ProductId, VersionId
 from imageserver.storage.port import Store, StoredObject
@@ -102,37 +102,37 @@ def test_a_kept_seed_finds_a_fault_once_its_prevention_is_removed(what: str, mon
 
 # The rules of decisions/0010-listed-uploads.md need an edge that caches every request.
 
-_mark_listed = S3Store.mark_listed
+_tag_listed = S3Store.tag_listed
 Changed = Mapping[ProductId, Sequence[Record]]
 
 
-def mark_all_before_the_catalog(
+def tag_all_before_the_catalog(
     before: Products, after: Products, changed: Changed, asked: Collection[ProductId | VersionId]
-) -> Marks:
-    found = marks(before, after, changed, asked)
-    return Marks(first=found.first | found.then, uncertain=found.uncertain)
+) -> UploadsToTag:
+    found = uploads_to_tag(before, after, changed, asked)
+    return UploadsToTag(first=found.first | found.then, uncertain=found.uncertain)
 
 
-def mark_what_changes_alone(
+def tag_what_changes_alone(
     before: Products, after: Products, changed: Changed, _asked: Collection[ProductId | VersionId]
-) -> Marks:
-    return marks(before, after, changed, ())
+) -> UploadsToTag:
+    return uploads_to_tag(before, after, changed, ())
 
 
-def mark_the_newest_upload(store: S3Store, key: str, _version_id: str) -> bool:
+def tag_the_newest_upload(store: S3Store, key: str, _version_id: str) -> bool:
     uploads = store.history(key).uploads
-    return bool(uploads) and _mark_listed(store, key, uploads[0].version_id)
+    return bool(uploads) and _tag_listed(store, key, uploads[0].version_id)
 
 
 TAG_SEEDS: Final = {
     "the edge keeps bytes that were tagged before a catalog which lost its race": (
-        45, "imageserver.operations.publish.marks", mark_all_before_the_catalog
+        45, "imageserver.operations.publish.uploads_to_tag", tag_all_before_the_catalog
     ),
     "a listed file is served to nobody, as a run died and the next one did not tag it": (
-        14, "imageserver.operations.publish.marks", mark_what_changes_alone
+        14, "imageserver.operations.publish.uploads_to_tag", tag_what_changes_alone
     ),
     "the edge keeps bytes that came behind those listed, as the newest upload was tagged": (
-        8, "imageserver.storage.s3.S3Store.mark_listed", mark_the_newest_upload
+        8, "imageserver.storage.s3.S3Store.tag_listed", tag_the_newest_upload
     ),
 }  # fmt: skip
 

@@ -33,7 +33,7 @@ class Stored:
     modified: datetime
     content_encoding: str = ""
     version_id: str = ""
-    is_marked: bool = False
+    is_tagged: bool = False
     origin: str = ""
 
 
@@ -109,16 +109,16 @@ class MemoryStore:
         self.put(upload.key, found.body, found.content_encoding, found.origin)
         return True
 
-    def mark_listed(self, key: str, version_id: str) -> bool:
-        self._called("mark_listed", key)
+    def tag_listed(self, key: str, version_id: str) -> bool:
+        self._called("tag_listed", key)
         found = [stored for stored in self.generations.get(key, ()) if stored.version_id == version_id]
         for stored in found:
-            stored.is_marked = True
+            stored.is_tagged = True
         return bool(found)
 
-    def is_marked(self, key: str) -> bool:
-        self._called("is_marked", key)
-        return key in self.objects and self.objects[key].is_marked
+    def is_tagged(self, key: str) -> bool:
+        self._called("is_tagged", key)
+        return key in self.objects and self.objects[key].is_tagged
 
     def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
         self._called("list", prefix)

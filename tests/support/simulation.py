@@ -198,7 +198,7 @@ class World:
         self.functions = Functions(variables, lambda: host, self._watch)
         self.objects: dict[str, Stored] = {}
         self.generations: dict[str, list[Stored]] = {}  # key -> all that it ever was
-        self.marked: set[tuple[str, str]] = set()  # key and version id of each object that the edge may serve
+        self.tagged: set[tuple[str, str]] = set()  # key and version id of each object that the edge may serve
         self.history: dict[str, set[tuple[int, str]]] = {}  # key of an image file -> (size, sha256) it ever had
         limit = 5 if rates.event_dropped else 1 << 30
         self.arrivals, self.changes = Queue("digest", limit), Queue("publish", limit)
@@ -472,15 +472,15 @@ class FaultyStore:
 
         return bool(self._conditionally(upload.key, lambda found: found is None, effect))
 
-    def mark_listed(self, key: str, version_id: str) -> bool:
+    def tag_listed(self, key: str, version_id: str) -> bool:
         self._before(key)
-        self._world.marked.add((key, version_id))
+        self._world.tagged.add((key, version_id))
         return True
 
-    def is_marked(self, key: str) -> bool:
+    def is_tagged(self, key: str) -> bool:
         self._before(key)
         found = self._world.objects.get(key)
-        return found is not None and (key, found.version_id) in self._world.marked
+        return found is not None and (key, found.version_id) in self._world.tagged
 
     def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
         """Yield each page as the bucket is at that moment. Any page may fail, even after others."""

@@ -68,13 +68,13 @@ class Recorder(Store):
         self._note("bring_back", upload.key)
         return self.inner.bring_back(upload)
 
-    def mark_listed(self, key: str, version_id: str) -> bool:
-        self._note("mark_listed", key)
-        return self.inner.mark_listed(key, version_id)
+    def tag_listed(self, key: str, version_id: str) -> bool:
+        self._note("tag_listed", key)
+        return self.inner.tag_listed(key, version_id)
 
-    def is_marked(self, key: str) -> bool:
-        self._note("is_marked", key)
-        return self.inner.is_marked(key)
+    def is_tagged(self, key: str) -> bool:
+        self._note("is_tagged", key)
+        return self.inner.is_tagged(key)
 
     def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
         self._note("list", prefix)

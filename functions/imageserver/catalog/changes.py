@@ -34,7 +34,7 @@ class Changes:
     stale: set[StaleKey] = field(default_factory=set)
 
 
-class Mark(NamedTuple):
+class ListedUpload(NamedTuple):
     """One upload that the edge may serve."""
 
     key: str
@@ -42,41 +42,41 @@ class Mark(NamedTuple):
 
 
 @dataclass(slots=True)
-class Marks:
+class UploadsToTag:
     """The uploads that the edge may serve: `first`, before the catalog is written, and `then`, after it.
 
-    A file whose key held other bytes is marked after its catalog is written, and so after the invalidation that
+    A file whose key held other bytes is tagged after its catalog is written, and so after the invalidation that
     precedes it: if yet other bytes follow, their catalog must know that the edge may hold these. `uncertain` are
-    products that this run was not asked about, and that would keep an unmarked file if the run died in between.
+    products that this run was not asked about, and that would keep an untagged file if the run died in between.
     """
 
-    first: set[Mark] = field(default_factory=set)
-    then: set[Mark] = field(default_factory=set)
+    first: set[ListedUpload] = field(default_factory=set)
+    then: set[ListedUpload] = field(default_factory=set)
     uncertain: set[ProductId] = field(default_factory=set)
 
 
-def marks(
+def uploads_to_tag(
     before: Products,
     after: Products,
     changed: Mapping[ProductId, Sequence[Record]],
     asked: Collection[ProductId | VersionId],
-) -> Marks:
-    """Return what to mark in the folded products: the changes, and every listed file of the `asked` subjects.
+) -> UploadsToTag:
+    """Return what to tag in the folded products: the changes, and every listed file of the `asked` subjects.
 
     The record of an older release does not say which upload it is about, until digest has completed it.
     """
-    found = Marks()
+    found = UploadsToTag()
     for product, versions in changed.items():
         was, now = documents.versions_of(before, product.name), documents.versions_of(after, product.name)
         for record in (record for record in versions if record.id.version in now):
             old, new = _digests(was.get(record.id.version)), _digests(now[record.id.version])
             is_asked = product in asked or record.id in asked
             for key, file in ((key, key.removeprefix(record.id.prefix)) for key in new):
-                mark, is_new = Mark(key, record.files[file].version_id), old.get(key) != new[key]
-                if not mark.version_id or not (is_new or is_asked):
+                upload, is_new = ListedUpload(key, record.files[file].version_id), old.get(key) != new[key]
+                if not upload.version_id or not (is_new or is_asked):
                     continue
                 is_first = key not in old and file not in record.replaced
-                (found.first if is_first else found.then).add(mark)
+                (found.first if is_first else found.then).add(upload)
                 if not (is_first or is_asked):
                     found.uncertain.add(product)
     return found

@@ -161,7 +161,7 @@ def _report(published: Published, products: int, seconds: float) -> None:
         attempts=published.attempts,
         lost_races=published.lost_races,
         repeats=published.repeats,
-        marked=len(published.marked),
+        tagged=len(published.tagged),
         had_lease=published.had_lease,
         outdated=len(published.outdated),
         bytes=published.catalog_bytes,

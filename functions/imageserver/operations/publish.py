@@ -10,8 +10,8 @@ If-Match is not enough. Another publisher may find an index correct that this on
 documents have equal ETags, so a document that changed and changed back is not noticed. An attempt that wrote therefore
 checks again all that it read and wrote, and is repeated if anything has changed.
 
-The edge serves only uploads that are marked as listed (decisions/0010-listed-uploads.md). An attempt marks them, before
-or after it writes the catalog; see catalog.changes.Marks.
+The edge serves only uploads that are tagged as listed (decisions/0010-listed-uploads.md). An attempt tags them, before
+or after it writes the catalog; see catalog.changes.UploadsToTag.
 
 Publishers of one stream take turns by a lease on the stream (imageserver.storage.leases). It saves races and decides
 nothing: a publisher that has waited long enough continues without it.
@@ -24,7 +24,7 @@ from functools import partial
 from typing import Final
 
 from imageserver.aws.cloudfront import Invalidate, no_invalidation
-from imageserver.catalog.changes import Changes, Mark, StaleKey, compare, marks
+from imageserver.catalog.changes import Changes, ListedUpload, StaleKey, compare, uploads_to_tag
 from imageserver.catalog.rights import NOBODY, Rights
 from imageserver.errors import CatalogDamaged, SimplestreamsError
 from imageserver.format import documents
@@ -103,7 +103,7 @@ class Published:
     attempts that lost no race and were repeated because something changed, see MOST_REPEATS. `had_lease` is false if it
     gave up waiting for the lease on the stream. `has_neighbours`: the server has other streams, or `views`. `outdated`
     are products to fold again: those of other streams, and those of this one that kept changing meanwhile. `asked` are
-    the subjects that publish was called with, and `marked` the uploads that the edge may serve since. `revisions`:
+    the subjects that publish was called with, and `tagged` the uploads that the edge may serve since. `revisions`:
     prefix -> key -> revision of all that the last attempt read or wrote there.
     """
 
@@ -123,7 +123,7 @@ class Published:
     views: bool = False
     outdated: frozenset[ProductId] = frozenset()
     asked: frozenset[Subject] = frozenset()
-    marked: set[Mark] = field(default_factory=set)
+    tagged: set[ListedUpload] = field(default_factory=set)
     revisions: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
@@ -135,7 +135,7 @@ class Published:
 def publish(stream: str, subjects: Iterable[Subject], services: PublishServices) -> Published:
     """Fold the products of these subjects, of one stream, into its catalog.
 
-    The listed files of each subject are marked again. A product that fails is noted in the answer, and the others are
+    The listed files of each subject are tagged again. A product that fails is noted in the answer, and the others are
     published. Raises CatalogBusy if other publishers won every race, CatalogDamaged if a document of the stream cannot
     be read, StorageUnavailable, StorageDenied.
     """
@@ -208,15 +208,15 @@ def _bring_up_to_date(
     # First the edge: clients rely on a digest as soon as it is written.
     while not _invalidate(changes := compare(one.before, one.after, one.changed, done.held), services, done):
         done.outdated = before | _fold(one, wanted, known, services, done)
-    to_mark = marks(one.before, one.after, one.changed, done.asked)
-    for product in sorted(to_mark.uncertain):
+    to_tag = uploads_to_tag(one.before, one.after, one.changed, done.asked)
+    for product in sorted(to_tag.uncertain):
         services.notify(product)
-    _mark(store, to_mark.first, done)
+    _tag(store, to_tag.first, done)
     if body := one.products_body():
         if not prefix:
             done.catalog_bytes = len(body)
         _put(store, prefix + documents.products_key(one.stream), body, one.seen, done)
-    _mark(store, to_mark.then, done)
+    _tag(store, to_tag.then, done)
     if not prefix:  # the public catalog counts
         done.listed += changes.listed
         done.delisted |= changes.delisted
@@ -224,11 +224,11 @@ def _bring_up_to_date(
         _put(store, key, body, one.seen, done)
 
 
-def _mark(store: Store, uploads: set[Mark], done: Published) -> None:
+def _tag(store: Store, uploads: set[ListedUpload], done: Published) -> None:
     """Let the edge serve these uploads. An upload that is gone was replaced or deleted, which sends an event."""
-    new = sorted(uploads - done.marked)
-    in_parallel(lambda mark: store.mark_listed(mark.key, mark.version_id), new)
-    done.marked.update(new)
+    new = sorted(uploads - done.tagged)
+    in_parallel(lambda upload: store.tag_listed(upload.key, upload.version_id), new)
+    done.tagged.update(new)
 
 
 def _read(store: Store, key: str, done: Published) -> StoredObject | None:

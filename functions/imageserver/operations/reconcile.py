@@ -38,7 +38,7 @@ from imageserver.views.channels import expired, selected
 from imageserver.views.view import View, view_key
 
 RECENT: Final = timedelta(days=2)
-"""How long after an upload the edge's mark and the deltas are checked: longer than any event is retried."""
+"""How long after an upload the edge's tag and the deltas are checked: longer than any event is retried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class ReconcileServices:
     """Dependencies of `reconcile`; `notifier` sends what differs. `rights` say who may use which names.
 
     `invalidate` removes the files of a version with a lost record from the edge's caches, because no record remembers
-    which of their keys held other bytes. `marked_since`: files uploaded from then on are checked for the mark that lets
+    which of their keys held other bytes. `tagged_since`: files uploaded from then on are checked for the tag that lets
     the edge serve them; None checks none. `views` returns the views. Their catalogs are compared as they must be `now`;
     without `now`, as they were when versions last left a channel. `deltas` requests deltas whose request was lost; None
     requests none.
@@ -57,7 +57,7 @@ class ReconcileServices:
     clients: Sequence[str]
     rights: Rights = NOBODY
     invalidate: Invalidate = no_invalidation
-    marked_since: datetime | None = None
+    tagged_since: datetime | None = None
     views: Views = no_views
     deltas: DeltaRequests | None = None
     now: datetime | None = None
@@ -71,7 +71,7 @@ def reconcile(services: ReconcileServices, run: Run) -> None:
     there too, and the next one follows. Raises StorageUnavailable, StorageDenied, and CatalogDamaged for a served
     document, if nothing can be done at all.
     """
-    store, marks = services.store, _Marks(services, run)
+    store, tags = services.store, _Tags(services, run)
     if store.read(documents.INDEX_KEY) is None:  # clients ask an empty server for it too
         task = Task("create", documents.INDEX_KEY, "it is missing; clients cannot list a server without it")
         empty = documents.encode(documents.decode_index(None))
@@ -88,7 +88,7 @@ def reconcile(services: ReconcileServices, run: Run) -> None:
             with run.looking_at(one.catalog.prefix + documents.products_key(stream)):
                 beside = there if one is everybody else one.cache.of(stream)
                 for product in looked:
-                    marks.look(product, beside)
+                    tags.look(product, beside)
                 _expire(one, looked, services, run)
                 _fold_again(one, beside, looked, services, run)
     run.end(todo[-1].path if todo else "")
@@ -142,10 +142,10 @@ def _ingest_lost(services: ReconcileServices, version: VersionId, files: Iterabl
 
 
 @dataclass(frozen=True, slots=True)
-class _Marks:
-    """Has a product published again if a listed file of it is not marked for the edge, because its event was lost.
+class _Tags:
+    """Has a product published again if a listed file of it is not tagged for the edge, because its event was lost.
 
-    It checks each file uploaded since `marked_since` once.
+    It checks each file uploaded since `tagged_since` once.
     """
 
     services: ReconcileServices
@@ -154,7 +154,7 @@ class _Marks:
 
     def look(self, product: ProductSnapshot, there: StreamDocuments) -> None:
         """Check the files of a product that the documents of one catalog list."""
-        since, notifier = self.services.marked_since, self.services.notifier
+        since, notifier = self.services.tagged_since, self.services.notifier
         if not since:
             return
         listed = documents.versions_of(there.products, product.id.name)
@@ -167,10 +167,10 @@ class _Marks:
         keys = sorted((named & uploads.keys()) - self.seen)
         recent = [key for key in keys if datetime.fromisoformat(uploads[key]) >= since]
         self.seen.update(recent)
-        marked = in_parallel(self.services.store.is_marked, recent)
-        if unmarked := [key for key, is_marked in zip(recent, marked, strict=True) if not is_marked]:
-            why = f"the edge may not serve {unmarked[0]}, which is listed"
-            self.run.do(Task("mark", product.id.path, why), partial(notifier.product_changed, product.id))
+        tagged = in_parallel(self.services.store.is_tagged, recent)
+        if untagged := [key for key, is_tagged in zip(recent, tagged, strict=True) if not is_tagged]:
+            why = f"the edge may not serve {untagged[0]}, which is listed"
+            self.run.do(Task("tag", product.id.path, why), partial(notifier.product_changed, product.id))
 
 
 def _expire(one: "_Compared", looked: Sequence[ProductSnapshot], services: ReconcileServices, run: Run) -> None:

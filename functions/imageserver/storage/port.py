@@ -94,10 +94,10 @@ class Store(Protocol):
         Raises UploadHidden when it is too large to be copied at once.
         """
 
-    def mark_listed(self, key: str, version_id: str) -> bool:
+    def tag_listed(self, key: str, version_id: str) -> bool:
         """Let the edge serve this upload of a file, and no other; return False if the bucket no longer has it."""
 
-    def is_marked(self, key: str) -> bool:
+    def is_tagged(self, key: str) -> bool:
         """Return whether the edge may serve the current upload of a key; False also if there is none."""
 
     def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:

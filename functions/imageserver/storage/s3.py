@@ -153,7 +153,7 @@ class S3Store:
         )
         return copied is not None
 
-    def mark_listed(self, key: str, version_id: str) -> bool:
+    def tag_listed(self, key: str, version_id: str) -> bool:
         tags: list[TagTypeDef] = [{"Key": name, "Value": value} for name, value in LISTED_TAG.items()]
         about: _Tagging = {"Bucket": self._bucket, "Key": key, "Tagging": {"TagSet": tags}}
         try:
@@ -169,7 +169,7 @@ class S3Store:
             raise refused.error from refused
         return True
 
-    def is_marked(self, key: str) -> bool:
+    def is_tagged(self, key: str) -> bool:
         try:
             tags = self._call(key, self._s3.get_object_tagging, Bucket=self._bucket, Key=key)["TagSet"]
         except S3Error as refused:

@@ -448,11 +448,11 @@ class DryStore:
     def bring_back(self, _upload: ObjectInfo) -> bool:
         return True
 
-    def mark_listed(self, _key: str, _version_id: str) -> bool:
+    def tag_listed(self, _key: str, _version_id: str) -> bool:
         return True
 
-    def is_marked(self, key: str) -> bool:
-        return self._store.is_marked(key)
+    def is_tagged(self, key: str) -> bool:
+        return self._store.is_tagged(key)
 
     def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
         return self._store.list(prefix, after)

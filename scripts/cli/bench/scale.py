@@ -2,8 +2,8 @@
 
 Publish functions share streams as they do in AWS: each gathers messages until its window closes, reads the revision
 of a document, then the records, folds, and writes if the revision is still the one it read; otherwise it starts again.
-They take turns by a mark on the stream, or race if a scene says so. Some messages come twice, and some minutes late, as
-S3 and SQS allow. A publisher that finds nothing new writes nothing; one that reads a product's records lists all of
+They take turns by a lease on the stream, or race if a scenario says so. Some messages come twice, and some minutes
+late, as S3 and SQS allow. A publisher that finds nothing new writes nothing; one that reads a product's records lists all of
 them, whether their messages have come or not.
 Only time is modelled (`Costs`). What they write is real, and at the end each document must equal the fold of all
 records from scratch: an update that a race lost would show.
@@ -28,7 +28,7 @@ from imageserver.format import documents
 from imageserver.format.documents import Products, product_id
 from imageserver.format.keys import ProductId
 from imageserver.operations.publish import LEASE_S
-from imageserver.storage.leases import POLL_S as MARK_POLL_S
+from imageserver.storage.leases import POLL_S as LEASE_POLL_S
 from imageserver.versions.records import Record
 
 # Longest and first pause after a lost race, as imageserver.storage.retries has them.
@@ -54,8 +54,8 @@ class Costs:
     fold_s_per_byte: float = 0.39 / 124e6
 
     @property
-    def marking_s(self) -> float:
-        """The seconds to look for a mark and to set one; removing it is a third request."""
+    def lease_s(self) -> float:
+        """The seconds to look for a lease and to take one; removing it is a third request."""
         return 2 * self.request_s
 
     def reading(self, document_bytes: float, products: int, readers: int) -> float:
@@ -69,10 +69,10 @@ class Costs:
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class Scenario:
     """What is simulated: `rate` versions a second for `seconds`, into `streams` documents of `document_bytes`.
 
-    `marked`: a publisher waits while another holds the mark on the stream, for LEASE_S at most, instead of racing.
+    `leased`: a publisher waits while another holds the lease on the stream, for LEASE_S at most, instead of racing.
     `twice` and `late` are the shares of messages that come a second time, and that take LATE_S to come.
     """
 
@@ -85,7 +85,7 @@ class Scene:
     document_bytes: float = 10e6
     products: int = 50
     readers: int = 16
-    marked: bool = True
+    leased: bool = True
     twice: float = 0.0
     late: float = 0.0
 
@@ -101,7 +101,7 @@ class _World:
     the seconds from the record to the document.
     """
 
-    scene: Scene
+    scenario: Scenario
     costs: Costs
     now: float = 0.0
     queue: list[tuple[float, ProductId]] = field(default_factory=list)
@@ -112,7 +112,7 @@ class _World:
     lost: int = 0
     writes: int = 0
     idle: int = 0
-    held: dict[str, float] = field(default_factory=dict)  # stream -> when its mark runs out
+    held: dict[str, float] = field(default_factory=dict)  # stream -> when its lease runs out
     unlisted: dict[Name, float] = field(default_factory=dict)
     listed_after: list[float] = field(default_factory=list)
     arrivals_left: int = 0
@@ -137,12 +137,12 @@ class _World:
 Process = Generator[float, None, None]
 
 
-def simulate(scene: Scene, costs: Costs | None = None, seed: int = 1) -> _World:
-    """Run a scene to its end. Raise AssertionError if the documents do not match the records."""
-    world = _World(scene, costs or Costs())
+def simulate(scenario: Scenario, costs: Costs | None = None, seed: int = 1) -> _World:
+    """Run a scenario to its end. Raise AssertionError if the documents do not match the records."""
+    world = _World(scenario, costs or Costs())
     chance = random.Random(seed)  # noqa: S311 - a simulation wants the same numbers each time
     order = itertools.count()
-    processes = [_uploads(world, chance), *(_publisher(world, chance) for _ in range(scene.publishers))]
+    processes = [_uploads(world, chance), *(_publisher(world, chance) for _ in range(scenario.publishers))]
     due = [(0.0, next(order), process) for process in processes]
     while due:  # step the process that is due next, until all have ended
         world.now, _, process = heapq.heappop(due)
@@ -153,27 +153,27 @@ def simulate(scene: Scene, costs: Costs | None = None, seed: int = 1) -> _World:
         ours = {product: made for product, made in world.records.items() if product.stream == stream}
         whole = fold(documents.decode_products(None, stream), ours).document
         if documents.encode(document) != documents.encode(whole):
-            raise AssertionError(f"{scene.name}: {stream} lost an update")
+            raise AssertionError(f"{scenario.name}: {stream} lost an update")
     return world
 
 
 def _uploads(world: _World, chance: random.Random) -> Process:
     """Let versions arrive at random, each for a random product of a random stream."""
-    scene = world.scene
-    world.arrivals_left = int(scene.rate * scene.seconds)
+    scenario = world.scenario
+    world.arrivals_left = int(scenario.rate * scenario.seconds)
     serials = itertools.count()
     for _ in range(world.arrivals_left):
-        yield chance.expovariate(scene.rate)
+        yield chance.expovariate(scenario.rate)
         serial = next(serials)
-        record = record_of(serial % scene.products, serial // scene.products)
-        stream = "images" if scene.streams == 1 else f"images-{chance.randrange(scene.streams)}"
+        record = record_of(serial % scenario.products, serial // scenario.products)
+        stream = "images" if scenario.streams == 1 else f"images-{chance.randrange(scenario.streams)}"
         made = product_id(stream, record.id.product.name)
         world.records[made].append(record)
         world.unlisted[made, record.id.version] = world.now
-        # The message about it: late, and a second time, as often as the scene says.
-        delay = chance.uniform(*LATE_S) if scene.late and chance.random() < scene.late else 0.0
+        # The message about it: late, and a second time, as often as the scenario says.
+        delay = chance.uniform(*LATE_S) if scenario.late and chance.random() < scenario.late else 0.0
         heapq.heappush(world.queue, (world.now + delay, made))
-        if scene.twice and chance.random() < scene.twice:
+        if scenario.twice and chance.random() < scenario.twice:
             heapq.heappush(world.queue, (world.now + chance.uniform(0, AGAIN_S), made))
         world.arrivals_left -= 1
     world.uploaded_s = world.now
@@ -181,13 +181,13 @@ def _uploads(world: _World, chance: random.Random) -> Process:
 
 def _publisher(world: _World, chance: random.Random) -> Process:
     """Gather a batch, publish it stream by stream, and repeat. End when no more messages can come."""
-    yield chance.uniform(0, world.scene.window_s)
+    yield chance.uniform(0, world.scenario.window_s)
     while world.queue or world.arrivals_left:
         if not world.queue or world.queue[0][0] > world.now:
             yield _POLL_S
             continue
         batch: list[ProductId] = []
-        closes = world.now + world.scene.window_s
+        closes = world.now + world.scenario.window_s
         while world.now < closes and len(batch) < _BATCH:
             batch += world.receive(_BATCH - len(batch))
             yield _POLL_S
@@ -200,12 +200,12 @@ def _publisher(world: _World, chance: random.Random) -> Process:
 
 def _publish(world: _World, stream: str, products: set[ProductId], chance: random.Random) -> Process:
     """Play the publish function: take the lease, attempt until no race is lost, remove the lease."""
-    if world.scene.marked:  # wait for the mark on the stream, as imageserver.storage.leases does, and take it
+    if world.scenario.leased:  # wait for the lease on the stream, as imageserver.storage.leases does, and take it
         patience = world.now + LEASE_S
         while world.held.get(stream, 0.0) > world.now and world.now < patience:
-            yield MARK_POLL_S
+            yield LEASE_POLL_S
         world.held[stream] = world.now + LEASE_S
-        yield world.costs.marking_s
+        yield world.costs.lease_s
     for attempt in itertools.count(1):
         world.attempts += 1
         won = yield from _attempt(world, stream, products)
@@ -213,23 +213,23 @@ def _publish(world: _World, stream: str, products: set[ProductId], chance: rando
             break
         world.lost += 1
         yield chance.uniform(0, min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**attempt))
-    if world.scene.marked:
+    if world.scenario.leased:
         world.held.pop(stream, None)
         yield world.costs.request_s
 
 
 def _attempt(world: _World, stream: str, products: set[ProductId]) -> Generator[float, None, bool]:
     """Read the revision, then the records. Write any change on condition. Return False if the race was lost."""
-    scene, revision = world.scene, world.revisions[stream]
+    scenario, revision = world.scenario, world.revisions[stream]
     before = world.documents.get(stream) or documents.decode_products(None, stream)
-    yield world.costs.reading(scene.document_bytes, len(products), scene.readers)
+    yield world.costs.reading(scenario.document_bytes, len(products), scenario.readers)
     changed = {product: list(world.records[product]) for product in products}
     after = fold(before, changed).document
     if after == before:
         world.idle += 1
-        yield scene.document_bytes * world.costs.fold_s_per_byte
+        yield scenario.document_bytes * world.costs.fold_s_per_byte
         return True
-    yield world.costs.writing(scene.document_bytes)
+    yield world.costs.writing(scenario.document_bytes)
     if world.revisions[stream] != revision:
         return False
     world.revisions[stream] += 1
@@ -245,52 +245,52 @@ EVEN: Final = 10_000 / DAY_S
 RUSH: Final = 5_000 / 3600
 BURST: Final = 1000 / 60
 SCENES: Final = (
-    Scene("10,000 versions a day, evenly", EVEN, 3, seconds=3600),
-    Scene("half of them in one hour", RUSH, 3),
-    Scene("half of them in one hour, window of 10 s", RUSH, 10),
-    Scene("half of them in one hour, window of 30 s", RUSH, 30),
-    Scene("half of them in one hour, 10 publishers", RUSH, 3, publishers=10),
-    Scene("half of them in one hour, 8 streams", RUSH, 3, streams=8),
-    Scene("half of them in one hour, a document of 1 MB", RUSH, 3, document_bytes=1e6),
-    Scene("half of them in one hour, a document of 100 MB", RUSH, 3, document_bytes=100e6),
-    Scene("1,000 versions in a minute", BURST, 3, seconds=60),
-    Scene("1,000 versions in a minute, window of 10 s", BURST, 10, seconds=60),
-    Scene("1,000 versions in a minute, 8 readers", BURST, 3, seconds=60, readers=8),
-    Scene("half of them in one hour, 1 % of messages twice", RUSH, 3, twice=0.01),
-    Scene("half of them in one hour, 1 % of messages late", RUSH, 3, late=0.01),
-    Scene("half of them in one hour, 1 % late, 500 products", RUSH, 3, late=0.01, products=500),
-    Scene("half of them in one hour, without the mark", RUSH, 3, marked=False),
-    Scene("half of them in one hour, 10 publishers, without the mark", RUSH, 3, publishers=10, marked=False),
-    Scene("1,000 versions in a minute, without the mark", BURST, 3, seconds=60, marked=False),
-    Scene(
-        "1,000 in a minute, without the mark, 1 % twice, 1 % late", BURST, 3, 60, marked=False, twice=0.01, late=0.01
+    Scenario("10,000 versions a day, evenly", EVEN, 3, seconds=3600),
+    Scenario("half of them in one hour", RUSH, 3),
+    Scenario("half of them in one hour, window of 10 s", RUSH, 10),
+    Scenario("half of them in one hour, window of 30 s", RUSH, 30),
+    Scenario("half of them in one hour, 10 publishers", RUSH, 3, publishers=10),
+    Scenario("half of them in one hour, 8 streams", RUSH, 3, streams=8),
+    Scenario("half of them in one hour, a document of 1 MB", RUSH, 3, document_bytes=1e6),
+    Scenario("half of them in one hour, a document of 100 MB", RUSH, 3, document_bytes=100e6),
+    Scenario("1,000 versions in a minute", BURST, 3, seconds=60),
+    Scenario("1,000 versions in a minute, window of 10 s", BURST, 10, seconds=60),
+    Scenario("1,000 versions in a minute, 8 readers", BURST, 3, seconds=60, readers=8),
+    Scenario("half of them in one hour, 1 % of messages twice", RUSH, 3, twice=0.01),
+    Scenario("half of them in one hour, 1 % of messages late", RUSH, 3, late=0.01),
+    Scenario("half of them in one hour, 1 % late, 500 products", RUSH, 3, late=0.01, products=500),
+    Scenario("half of them in one hour, without the lease", RUSH, 3, leased=False),
+    Scenario("half of them in one hour, 10 publishers, without the lease", RUSH, 3, publishers=10, leased=False),
+    Scenario("1,000 versions in a minute, without the lease", BURST, 3, seconds=60, leased=False),
+    Scenario(
+        "1,000 in a minute, without the lease, 1 % twice, 1 % late", BURST, 3, 60, leased=False, twice=0.01, late=0.01
     ),
 )
 
 
 def scale_figures(rounds: int) -> list[Figure]:
-    """Measure every scene with as many seeds as rounds: lost races, writes, seconds from record to listed."""
+    """Measure every scenario with as many seeds as rounds: lost races, writes, seconds from record to listed."""
     found: list[Figure] = []
-    for scene in SCENES:
-        click.echo(f"  {scene.name} …", err=True)
-        found += figures_of(scene, [simulate(scene, seed=seed) for seed in range(rounds)])
+    for scenario in SCENES:
+        click.echo(f"  {scenario.name} …", err=True)
+        found += figures_of(scenario, [simulate(scenario, seed=seed) for seed in range(rounds)])
     return found
 
 
-def figures_of(scene: Scene, worlds: Sequence[_World]) -> list[Figure]:
-    """Return the outcome of a scene with several seeds; the seconds to the listing are those of all versions."""
+def figures_of(scenario: Scenario, worlds: Sequence[_World]) -> list[Figure]:
+    """Return the outcome of a scenario with several seeds; the seconds to the listing are those of all versions."""
     waits = [seconds for world in worlds for seconds in world.listed_after]
     found = [
-        figure(f"{scene.name}: races lost", "%", [100 * world.lost / world.attempts for world in worlds]),
-        figure(f"{scene.name}: writes", "a minute", [60 * world.writes / world.uploaded_s for world in worlds]),
-        replace(figure(f"{scene.name}: record to listed", "s", waits), runs=len(worlds)),
+        figure(f"{scenario.name}: races lost", "%", [100 * world.lost / world.attempts for world in worlds]),
+        figure(f"{scenario.name}: writes", "a minute", [60 * world.writes / world.uploaded_s for world in worlds]),
+        replace(figure(f"{scenario.name}: record to listed", "s", waits), runs=len(worlds)),
     ]
-    if scene.twice or scene.late:
+    if scenario.twice or scenario.late:
         slow = [
             100 * sum(seconds > 60 for seconds in world.listed_after) / max(1, len(world.listed_after))
             for world in worlds
         ]
-        found.append(figure(f"{scene.name}: listed after more than a minute", "%", slow))
+        found.append(figure(f"{scenario.name}: listed after more than a minute", "%", slow))
         idle = [100 * world.idle / world.attempts for world in worlds]
-        found.append(figure(f"{scene.name}: attempts with nothing to write", "%", idle))
+        found.append(figure(f"{scenario.name}: attempts with nothing to write", "%", idle))
     return found

@@ -75,10 +75,10 @@ class Sink:
     def bring_back(self, upload: ObjectInfo) -> bool:
         raise NotImplementedError(upload.key)
 
-    def mark_listed(self, key: str, version_id: str) -> bool:
+    def tag_listed(self, key: str, version_id: str) -> bool:
         raise NotImplementedError(key, version_id)
 
-    def is_marked(self, key: str) -> bool:
+    def is_tagged(self, key: str) -> bool:
         raise NotImplementedError(key)
 
     def earlier(self, key: str) -> Iterator[bytes]:

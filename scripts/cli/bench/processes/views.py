@@ -68,11 +68,11 @@ class MemoryStore:
                 revision, body = self.bodies[key]
                 yield ObjectInfo(key, len(body), revision, NOW.isoformat())
 
-    def mark_listed(self, _key: str, _version_id: str) -> bool:
+    def tag_listed(self, _key: str, _version_id: str) -> bool:
         self.requests["tags"] += 1
         return True
 
-    def is_marked(self, _key: str) -> bool:
+    def is_tagged(self, _key: str) -> bool:
         return True
 
     def history(self, key: str) -> KeyHistory:

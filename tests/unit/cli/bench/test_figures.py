@@ -18,10 +18,10 @@ from cli.bench.processes import plan
 from cli.bench.processes.copy import Fetched
 from cli.bench.processes.fold import name_of, prepare, record_of, with_our_fold, with_plain_json
 from cli.bench.processes.read import Read, Taken
-from cli.bench.scale import Scene, simulate
+from cli.bench.scale import Scenario, simulate
 from imageserver.versions.assessment import assess
 
-BUSY = Scene("busy", rate=2.0, window_s=1.0, seconds=60, products=5, marked=False)
+BUSY = Scenario("busy", rate=2.0, window_s=1.0, seconds=60, products=5, leased=False)
 
 
 def test_a_ratio_above_one_is_better_for_every_unit() -> None:
@@ -113,7 +113,7 @@ def test_growth_keeps_the_series_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    "scene",
+    "scenario",
     [
         BUSY,
         replace(BUSY, publishers=5),
@@ -123,8 +123,8 @@ def test_growth_keeps_the_series_apart() -> None:
         replace(BUSY, twice=0.5, late=0.5, publishers=5),
     ],
 )
-def test_a_simulated_day_lists_every_version_whatever_the_races(scene: Scene) -> None:
-    world = simulate(scene)  # raises when a document is not the fold of all records
+def test_a_simulated_day_lists_every_version_whatever_the_races(scenario: Scenario) -> None:
+    world = simulate(scenario)  # raises when a document is not the fold of all records
     assert len(world.listed_after) == 120
     assert sum(len(versions) for versions in world.records.values()) == 120
     assert world.attempts == world.writes + world.lost + world.idle
@@ -134,11 +134,11 @@ def test_a_simulated_day_lists_every_version_whatever_the_races(scene: Scene) ->
 def test_more_publishers_of_one_document_lose_more_races_and_a_lease_prevents_them() -> None:
     two, ten = simulate(BUSY), simulate(replace(BUSY, publishers=10))
     assert ten.lost / ten.attempts > two.lost / two.attempts > 0
-    assert simulate(replace(BUSY, marked=True)).lost == 0
+    assert simulate(replace(BUSY, leased=True)).lost == 0
 
 
 def test_a_duplicate_event_writes_nothing_more() -> None:
-    rare = replace(BUSY, rate=0.02, seconds=3000, marked=True)  # seldom two versions in one batch
+    rare = replace(BUSY, rate=0.02, seconds=3000, leased=True)  # seldom two versions in one batch
     world = simulate(replace(rare, twice=1.0))
     assert world.writes <= len(world.listed_after) == 60
     assert world.idle > 0.8 * world.writes
@@ -146,7 +146,7 @@ def test_a_duplicate_event_writes_nothing_more() -> None:
 
 def test_a_late_event_delays_its_version_unless_another_event_of_its_product_arrives() -> None:
     def slow(products: int) -> int:
-        world = simulate(replace(BUSY, seconds=120, late=0.2, products=products, marked=True))
+        world = simulate(replace(BUSY, seconds=120, late=0.2, products=products, leased=True))
         return sum(seconds > 60 for seconds in world.listed_after)
 
     assert slow(products=600) > 5 * slow(products=5)

@@ -54,7 +54,7 @@ def test_a_changed_version_costs_the_same_requests_for_any_size_of_catalog(produ
     assert calls(system) == {"read": 1, "list": 1}, "each further event"
     (done,) = system.publish(parse_version(path))
     assert done.writes == 2 + first  # the document and the feed of its stream, of a first version also the index
-    expected = {"read": 5 + versions, "list": 6, "create": 1, "replace": 2 + first, "mark_listed": 3, "delete": 1}
+    expected = {"read": 5 + versions, "list": 6, "create": 1, "replace": 2 + first, "tag_listed": 3, "delete": 1}
     assert calls(system) == expected
     assert sum(expected.values()) == 18 + versions + first
 

@@ -150,15 +150,15 @@ def test_reconcile_marks_an_image_that_only_a_view_lists() -> None:
         made.ingest(path)
         made.publish(parse_version(path))
     for stored in made.store.objects.values():
-        stored.is_marked = False
+        stored.is_tagged = False
     run, sent = Run(), Sent()
     since = made.store.clock - timedelta(days=2)
     reconcile(
-        ReconcileServices(made.store, sent, made.clients, marked_since=since, views=lambda: configured(made.store)), run
+        ReconcileServices(made.store, sent, made.clients, tagged_since=since, views=lambda: configured(made.store)), run
     )
     made.publish(*sent.products)
-    assert [task.what for task in run.tasks] == ["mark", "mark"]
-    assert made.store.is_marked(f"images-b/ubuntu/noble/amd64/default/{VERSIONS[0]}/rootfs.squashfs")
+    assert [task.what for task in run.tasks] == ["tag", "tag"]
+    assert made.store.is_tagged(f"images-b/ubuntu/noble/amd64/default/{VERSIONS[0]}/rootfs.squashfs")
 
 
 @pytest.fixture

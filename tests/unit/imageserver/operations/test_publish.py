@@ -66,10 +66,10 @@ def test_an_upload_may_be_served_before_the_catalog_lists_it(system: System) -> 
     system.store.log.clear()
     system.publish(parse_product(A))
     written = system.store.log.index(("create", DOCUMENT))
-    marked = {key for method, key in system.store.log[:written] if method == "mark_listed"}
-    assert marked == {key for key in system.store.objects if key.startswith(A)}
-    assert all(system.store.is_marked(key) for key in marked)
-    assert not any(system.store.is_marked(key) for key in system.store.objects if key.startswith(B))
+    tagged = {key for method, key in system.store.log[:written] if method == "tag_listed"}
+    assert tagged == {key for key in system.store.objects if key.startswith(A)}
+    assert all(system.store.is_tagged(key) for key in tagged)
+    assert not any(system.store.is_tagged(key) for key in system.store.objects if key.startswith(B))
 
 
 def test_changed_bytes_may_be_served_once_they_are_listed_and_the_old_ones_invalidated(
@@ -78,15 +78,15 @@ def test_changed_bytes_may_be_served_once_they_are_listed_and_the_old_ones_inval
     system.publish(parse_product(A))
     path, root = f"{A}/{VERSION}", f"{A}/{VERSION}/rootfs.squashfs"
     system.upload(path, {"rootfs.squashfs": images.squashfs("other")})
-    assert not system.store.is_marked(root), "nobody has looked at it yet"
+    assert not system.store.is_tagged(root), "nobody has looked at it yet"
     system.ingest(path)
     system.store.log.clear()
     invalidated: list[int] = []
     services = replace(system.publish_services, invalidate=lambda _: invalidated.append(len(system.store.log)))
     publish("images", [parse_version(path)], services)
-    marked = system.store.log.index(("mark_listed", root))
-    assert invalidated[0] <= system.store.log.index(("replace", DOCUMENT)) < marked
-    assert system.store.is_marked(root)
+    tagged = system.store.log.index(("tag_listed", root))
+    assert invalidated[0] <= system.store.log.index(("replace", DOCUMENT)) < tagged
+    assert system.store.is_tagged(root)
 
 
 def test_the_same_bytes_uploaded_again_may_be_served_although_the_catalog_does_not_change(system: System) -> None:
@@ -96,10 +96,10 @@ def test_the_same_bytes_uploaded_again_may_be_served_although_the_catalog_does_n
         system.store.put(root, body)
     system.ingest(path)
     for subject in (parse_version(path), parse_product(A)):
-        assert not system.store.is_marked(root)
+        assert not system.store.is_tagged(root)
         publish("images", [subject], system.publish_services)
-        assert system.store.is_marked(root)
-        system.store.objects[root].is_marked = False
+        assert system.store.is_tagged(root)
+        system.store.objects[root].is_tagged = False
     assert system.streams() == before
 
 
@@ -114,7 +114,7 @@ def test_a_product_that_would_stay_unmarked_if_its_publisher_died_is_published_a
     root, asked = f"{A}/{VERSION}/rootfs.squashfs", list[ProductId]()
 
     def die(method: str, key: str) -> None:
-        if (method, key) == ("mark_listed", root):
+        if (method, key) == ("tag_listed", root):
             assert asked == [parse_product(A)]
             raise KeyboardInterrupt
 
@@ -123,9 +123,9 @@ def test_a_product_that_would_stay_unmarked_if_its_publisher_died_is_published_a
         publish("images", [parse_version(other)], replace(system.publish_services, notify=asked.append))
     system.store.on = lambda *_: None
     publish("images", [parse_version(other)], system.publish_services)  # its message came back
-    assert not system.store.is_marked(root)
+    assert not system.store.is_tagged(root)
     publish("images", asked, system.publish_services)
-    assert system.store.is_marked(root)
+    assert system.store.is_tagged(root)
 
 
 def test_a_batch_of_any_size_writes_each_document_once(system: System) -> None:

@@ -123,7 +123,7 @@ def test_an_image_that_only_a_view_lists_is_served_by_the_edge_too() -> None:
     path = upload(server, f"images-b/{NOBLE}/{NEW}", seed="the same")
     assert server.listed("images-b") == {}
     assert server.listed("images-b", "one") == {NAME: [NEW]}
-    assert server.store.is_marked(f"{path}/rootfs.squashfs")
+    assert server.store.is_tagged(f"{path}/rootfs.squashfs")
 
 
 def test_a_view_with_filters_has_only_products_that_match_one_of_them() -> None:

@@ -39,12 +39,12 @@ def test_reconcile_republishes_a_product_whose_listed_file_is_not_marked_as_serv
     uploaded = system.store.objects[root].modified
     for since, expected in ((uploaded + timedelta(seconds=1), []), (uploaded, [ID]), (None, [])):
         sent, run = Sent(), Run()
-        reconcile(ReconcileServices(system.store, sent, ("incus", "lxd"), marked_since=since), run)
+        reconcile(ReconcileServices(system.store, sent, ("incus", "lxd"), tagged_since=since), run)
         assert sent.products == expected
         assert [task.why for task in run.tasks] == [f"the edge may not serve {root}, which is listed"] * len(expected)
     system.publish(ID)
     sent = Sent()
-    reconcile(ReconcileServices(system.store, sent, ("incus", "lxd"), marked_since=START), Run())
+    reconcile(ReconcileServices(system.store, sent, ("incus", "lxd"), tagged_since=START), Run())
     assert sent == Sent()
 
 
