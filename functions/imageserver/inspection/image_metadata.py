@@ -46,7 +46,11 @@ def check_metadata_yaml(body: bytes, arch: str, templates: Mapping[str, bool] | 
     if document.has_more:
         reader.newer.append("more follows its first document, which all other clients ignore")
     warnings = _check_architecture(reader, fields, arch)
-    _check_templates(reader, fields, templates)
+    for target, node, entries in _applied_templates(reader, fields):
+        texts = {name: reader.text(entries.get(name), name) or "" for name in ("template", "uid", "gid", "mode")}
+        if problem := _template_problem(target, texts, templates):
+            place = f"`{go_yaml.joined('templates', target)}` in line {node.line}"
+            raise InvalidUpload(f"{problem} ({place}): every launch would fail; build it again")
     newer = dict.fromkeys([*reader.newer, *reader.twice])
     newest = [f"Incus 7.0 and later start no instance of it, since in its metadata.yaml {what}" for what in newer]
     return (*warnings, *newest[:_MOST_SHOWN])
@@ -129,19 +133,6 @@ def _applied_templates(reader: Reader, fields: Mapping[str, Node]) -> Iterator[t
             yield path, node, entries
 
 
-def _check_templates(reader: Reader, fields: Mapping[str, Node], files: Mapping[str, bool] | None) -> None:
-    """Raise InvalidUpload when a daemon would fail on a template that it applies."""
-    for target, node, entries in _applied_templates(reader, fields):
-        texts: dict[str, str] = {
-            name: reader.text(entries[name], name) or ""
-            for name in ("template", "uid", "gid", "mode")
-            if name in entries
-        }
-        if problem := _template_problem(target, texts, files):
-            place = f"`{go_yaml.joined('templates', target)}` in line {node.line}"
-            raise InvalidUpload(f"{problem} ({place}): every launch would fail; build it again")
-
-
 def _template_problem(target: str, texts: Mapping[str, str], files: Mapping[str, bool] | None) -> str:
     """Return what a daemon would fail on, completing "metadata.yaml …"; empty if nothing.
 
@@ -152,7 +143,7 @@ def _template_problem(target: str, texts: Mapping[str, str], files: Mapping[str,
     if within == "." or within.split("/")[0] == "..":
         expected = "the path of a file" if within == "." else "a path inside the root"
         return f"makes a file {_text(target)} of a template, expected {expected}"
-    name = texts.get("template", "")
+    name = texts["template"]
     if not name or "/" in name or name in (".", ".."):
         return f"names the template {_text(name)}, expected the name of a file in templates/"
     if files is not None and name not in files:
@@ -160,9 +151,9 @@ def _template_problem(target: str, texts: Mapping[str, str], files: Mapping[str,
     if files is not None and not files[name]:
         return f"names the template {_text(name)}, which is no regular file in the tarball"
     for owner in ("uid", "gid"):
-        if texts.get(owner) and not _WHOLE_NUMBER.fullmatch(texts[owner]):
+        if texts[owner] and not _WHOLE_NUMBER.fullmatch(texts[owner]):
             return f"gives a template the {owner} {_text(texts[owner])}, expected a number"
-    if texts.get("mode") and not _MODE.fullmatch(texts["mode"]):
+    if texts["mode"] and not _MODE.fullmatch(texts["mode"]):
         return f"gives a template the mode {_text(texts['mode'])}, expected octal digits such as 0644"
     return ""
 

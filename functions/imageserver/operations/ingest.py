@@ -133,7 +133,7 @@ def _attempt(progress: _Progress) -> bool:
     if snapshot.before is None and not snapshot.files:
         return True
     unread = diff.unread(snapshot.files, progress.failed)
-    if not services.is_suspect and all(examine.is_small(file_kinds.classify(file)) for file in unread):
+    if not services.is_suspect and all(file_kinds.classify(file).role in examine.SMALL for file in unread):
         done = _finish(progress, snapshot)
         if progress.ingested.outcome == "unchanged":
             return done

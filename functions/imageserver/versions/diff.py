@@ -99,8 +99,8 @@ def unread(files: Files, failed: Collection[str] = ()) -> list[str]:
         file_kinds.classify(f).role in _MAY_BE_METADATA and examine.needs_reading(f, files[f], ()) for f in left
     )
     wanted = [*metadata, *(["of metadata that is unread"] if waiting else [])]
-    kinds = {f: file_kinds.classify(f) for f in left if examine.needs_reading(f, files[f], wanted)}
-    return sorted(kinds, key=lambda f: (not examine.is_small(kinds[f]), kinds[f].role not in _MAY_BE_METADATA, f))
+    roles = {f: file_kinds.classify(f).role for f in left if examine.needs_reading(f, files[f], wanted)}
+    return sorted(roles, key=lambda f: (roles[f] not in examine.SMALL, roles[f] not in _MAY_BE_METADATA, f))
 
 
 def metadata_sha256s(files: Files) -> list[str]:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from imageserver.errors import InvalidUpload, SimplestreamsError
 from imageserver.format import file_kinds
-from imageserver.format.file_kinds import FileKind, Role
+from imageserver.format.file_kinds import Role
 from imageserver.format.keys import ProductId
 from imageserver.inspection import (
     checksums,
@@ -33,6 +33,8 @@ from imageserver.versions.records import CHECKSUMS_FILE, Fault, FileFacts, Origi
 
 Chunks = Iterable[bytes | memoryview]
 
+SMALL: Final = (Role.METADATA, Role.OVERRIDES, Role.CHECKSUMS)
+"""The roles of files that are so cheap to read that two workers may do it at once."""
 _TEMPLATES_NOT_FOUND: Final = (
     "not all templates that its metadata.yaml names are in the first "
     f"{tarball.MOST_FOR_TEMPLATES >> 30} GiB that it unpacks to, where they are looked for: if one is not there at "
@@ -228,11 +230,6 @@ def refuse_unparsed(facts: FileFacts, error: Exception) -> FileFacts:
 def seed(chunks: Chunks) -> Sha256:
     """Return the digest state after the bytes of a metadata file that was examined before."""
     return _drained(Digests(), chunks).state
-
-
-def is_small(kind: FileKind) -> bool:
-    """Return whether reading a file of this kind is so cheap that two workers may do it at once."""
-    return kind.role in (Role.METADATA, Role.OVERRIDES, Role.CHECKSUMS)
 
 
 def _refused(facts: FileFacts, fault: Fault, refusal: str) -> FileFacts:
