@@ -3,8 +3,8 @@
 Publish functions share streams as they do in AWS: each gathers messages until its window closes, reads the revision
 of a document, then the records, folds, and writes if the revision is still the one it read; otherwise it starts again.
 They take turns by a lease on the stream, or race if a scenario says so. Some messages come twice, and some minutes
-late, as S3 and SQS allow. A publisher that finds nothing new writes nothing; one that reads a product's records lists all of
-them, whether their messages have come or not.
+late, as S3 and SQS allow. A publisher that finds nothing new writes nothing; one that reads a product's records lists
+all of them, whether their messages have come or not.
 Only time is modelled (`Costs`). What they write is real, and at the end each document must equal the fold of all
 records from scratch: an update that a race lost would show.
 """
