@@ -49,7 +49,7 @@ WITHOUT_COUNTERPART: Final[Mapping[str, str]] = {
     "AWS::Lambda::Permission": "the stack calls functions itself",
     "AWS::Logs::LogGroup": "logs are files in the state folder",
     "AWS::Logs::MetricFilter": "no metrics here",
-    "AWS::CloudFront::OriginAccessControl": "the front signs with its own credentials",
+    "AWS::CloudFront::OriginAccessControl": "the local CloudFront signs with its own credentials",
     "AWS::CloudWatch::Alarm": "no metrics here",
     "AWS::CloudWatch::CompositeAlarm": "no metrics here",
     "AWS::CloudWatch::Dashboard": "no metrics here",

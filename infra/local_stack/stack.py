@@ -18,24 +18,24 @@ from botocore.exceptions import ClientError
 from rich.console import Console
 from starlette.types import ASGIApp
 
-from local_stack.api import make_api
+from local_stack.api_gateway import make_api
+from local_stack.catalog_log import CatalogLog
 from local_stack.certificates import Certificates, ensure_certificates
+from local_stack.cloudfront import make_cloudfront
+from local_stack.cloudfront_function import Log, Runner
+from local_stack.cloudfront_logs import EdgeLogs, Logged
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY, local_session
-from local_stack.edge_function import Log, Runner
-from local_stack.edge_logs import EdgeLogs, Logged
 from local_stack.errors import AlreadyRunning
-from local_stack.front import make_front
+from local_stack.event_source_mappings import Poller
 from local_stack.interpreter import read_wiring
-from local_stack.key_values import KeyValues, make_key_values
-from local_stack.mappings import Poller
-from local_stack.observer import Observer
+from local_stack.key_value_store import KeyValues, make_key_values
+from local_stack.lambda_pool import Pool, common_environment
 from local_stack.s3_process import S3Process, provision
-from local_stack.schedules import Scheduler
+from local_stack.scheduler import Scheduler
 from local_stack.servers import Server, free_port, listen
 from local_stack.state import Stack, remove_stack
 from local_stack.template import StackIdentity
 from local_stack.wiring import Wiring
-from local_stack.workers import Pool, common_environment
 
 TEMPLATE: Final = Path(__file__).resolve().parent.parent / "template.yaml"
 STACK_NAME: Final = "local"
@@ -128,12 +128,12 @@ class LocalStack:
         certificates = ensure_certificates(folder / "ca")
         ports = _Ports(folder / "ports.json")
         process, sqs = self._start_s3(ports.choose("s3"), f"localhost:{sockets[0].getsockname()[1]}", logs)
-        observer = Observer(self.s3, self.wiring.bucket.name, self._console)
-        process.watch(observer.changed)
-        pool = self._start_functions(sqs, observer, logs, self._options.functions_endpoint or process.endpoint)
+        catalog_log = CatalogLog(self.s3, self.wiring.bucket.name, self._console)
+        process.watch(catalog_log.changed)
+        pool = self._start_functions(sqs, catalog_log, logs, self._options.functions_endpoint or process.endpoint)
         api_sockets = listen(ports.choose("api"))
         view_store = self._start_edge(ports, logs / EDGE_LOG, sockets, certificates)
-        api = make_api(self.wiring.routes, pool.invoke, self.scheduler, observer.failed)
+        api = make_api(self.wiring.routes, pool.invoke, self.scheduler, catalog_log.failed)
         self._serve(api, api_sockets, certificates)
         base_url, api_url = (f"https://localhost:{s[0].getsockname()[1]}" for s in (sockets, api_sockets))
         function = self.wiring.edge.function
@@ -190,26 +190,26 @@ class LocalStack:
             runner = Runner(edge.function.text, store.get, self._closing.enter_context(log_of_function(log)))
             self._closing.callback(runner.stop)
             view_store, run = f"http://localhost:{bound[0].getsockname()[1]}", runner.run
-        front: ASGIApp = make_front(edge, self.wiring.bucket.name, self.s3, run)
+        cloudfront: ASGIApp = make_cloudfront(edge, self.wiring.bucket.name, self.s3, run)
         if edge.logs is not None:
             logs = EdgeLogs(self.s3, *edge.logs)
             logs.start()
             self._closing.callback(logs.stop)
-            front = Logged(front, logs)
-        self._serve(front, sockets, certificates)
+            cloudfront = Logged(cloudfront, logs)
+        self._serve(cloudfront, sockets, certificates)
         return view_store
 
-    def _start_functions(self, sqs: Any, observer: Observer, logs: Path, endpoint: str) -> Pool:
+    def _start_functions(self, sqs: Any, catalog_log: CatalogLog, logs: Path, endpoint: str) -> Pool:
         limits = self._options.limits
         pool = Pool(self.wiring.functions, common_environment(endpoint, REGION), logs, limits)
         self._closing.callback(pool.stop)
-        self.scheduler = Scheduler(self.wiring.schedules, pool.invoke, observer.failed)
+        self.scheduler = Scheduler(self.wiring.schedules, pool.invoke, catalog_log.failed)
         self._closing.callback(self.scheduler.stop)
         for mapping in self.wiring.mappings:
             if not self._options.full_windows:
                 mapping = replace(mapping, window_s=min(mapping.window_s, LONGEST_WINDOW_S))
             concurrency = min(mapping.max_concurrency, limits.get(mapping.function, 1))
-            poller = Poller(mapping, sqs, pool.invoke, observer.failed, concurrency)
+            poller = Poller(mapping, sqs, pool.invoke, catalog_log.failed, concurrency)
             poller.start()
             self._closing.callback(poller.stop)
         return pool

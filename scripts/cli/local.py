@@ -81,7 +81,7 @@ def main(
     parameters: dict[str, str],
     functions_endpoint: str,
 ) -> None:
-    """Run the image server on this machine: S3, queues, functions and the HTTPS front, until Ctrl-C.
+    """Run the image server on this machine: S3, queues, functions and CloudFront over HTTPS, until Ctrl-C.
 
     Images and catalog live in memory and temporary files and are gone when it stops; the certificate authority is
     kept, so trust given once lasts. stack.json exists while it runs.

@@ -18,14 +18,14 @@ from imageserver.aws.key_values import KeyValueStore, at_endpoint
 from imageserver.storage.s3 import LISTED_TAG
 from imageserver.views.view import Token
 from local_stack.certificates import ensure_certificates
-from local_stack.edge_function import Runner
-from local_stack.front import make_front
+from local_stack.cloudfront import make_cloudfront
+from local_stack.cloudfront_function import Runner
 from local_stack.interpreter import read_wiring
-from local_stack.key_values import KeyValues, make_key_values
+from local_stack.key_value_store import KeyValues, make_key_values
 from local_stack.servers import Server, listen
 from local_stack.stack import TEMPLATE, log_of_function
 from local_stack.template import StackIdentity
-from tests.component.test_local_stack_front import Front
+from tests.component.test_local_stack_cloudfront import Front
 from tests.support import edge_views
 from tests.support.edge_views import PRIVATE, PUBLIC, STAGING, basic, signed
 from tests.support.servers.s3 import BUCKET, running_s3
@@ -108,7 +108,7 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
                     "views/staging.json"):  # fmt: skip
             s3.put_object(Bucket=BUCKET, Key=key, Body=key.encode(), Tagging=tags if key.startswith("images") else "")
         runner = Runner(FUNCTION.read_text(), edge_views.entries().get)
-        server = Server(make_front(WIRING.edge, BUCKET, s3, runner.run), listen(0), certificates)
+        server = Server(make_cloudfront(WIRING.edge, BUCKET, s3, runner.run), listen(0), certificates)
         server.start()
         yield Front(server.port, certificates)
         server.stop()
@@ -140,7 +140,7 @@ def test_a_file_of_a_view_is_sent_like_any_other_file(front: Front) -> None:
 def test_a_function_that_fails_is_a_503(tmp_path: Path) -> None:
     certificates = ensure_certificates(tmp_path)
     runner = Runner("function handler() { throw new Error('broken'); }", lambda _: None)
-    server = Server(make_front(WIRING.edge, BUCKET, None, runner.run), listen(0), certificates)
+    server = Server(make_cloudfront(WIRING.edge, BUCKET, None, runner.run), listen(0), certificates)
     server.start()
     assert Front(server.port, certificates).ask("/")[0] == 503
     server.stop()

@@ -19,7 +19,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from edge.embed import FUNCTION
-from local_stack.edge_function import EdgeFunction
+from local_stack.cloudfront_function import EdgeFunction
 
 FILE: Final = "ubuntu/noble/amd64/default/20261123_10:00/rootfs.squashfs"
 PUBLIC: Final = f"images/{FILE}"

@@ -22,16 +22,16 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from local_stack.api import make_api
+from local_stack.api_gateway import make_api
 from local_stack.certificates import ensure_certificates
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY
 from local_stack.interpreter import read_wiring
+from local_stack.lambda_pool import Pool, common_environment
 from local_stack.s3_process import S3Process
-from local_stack.schedules import Scheduler
+from local_stack.scheduler import Scheduler
 from local_stack.servers import Server, free_port, listen
 from local_stack.template import StackIdentity
 from local_stack.wiring import Wiring
-from local_stack.workers import Pool, common_environment
 from tests.support import PROJECT
 from tests.support.processes import need
 

@@ -21,9 +21,9 @@ from cli.admin.errors import NO_CREDENTIALS, NOTHING, STORAGE
 from cli.bench import hashing
 from cli.bench.__main__ import main as bench
 from local_stack.credentials import local_session
+from local_stack.lambda_pool import common_environment
 from local_stack.stack import TEMPLATE
 from local_stack.template import load, translate
-from local_stack.workers import common_environment
 from tests.support import PROJECT
 from tests.support.aws_wire import Answer, Wire, s3_error, wired
 

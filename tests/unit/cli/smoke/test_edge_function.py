@@ -18,7 +18,7 @@ from cli.smoke import server
 from cli.smoke.image import build
 from cli.smoke.run import Failed, Run, Skipped
 from cli.smoke.web import Web
-from local_stack.edge_function import EdgeFunction
+from local_stack.cloudfront_function import EdgeFunction
 from tests.support import PROJECT
 from tests.support.smoke_server import EDGE, FakeServer, smoked, steps_of
 

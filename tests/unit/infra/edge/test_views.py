@@ -10,7 +10,7 @@ import pytest
 
 from edge.embed import FUNCTION, TEMPLATE, embedded
 from gates import stack
-from local_stack.edge_function import LARGEST_FUNCTION_BYTES
+from local_stack.cloudfront_function import LARGEST_FUNCTION_BYTES
 from tests.support.edge_views import (
     EXPIRED,
     FILE,

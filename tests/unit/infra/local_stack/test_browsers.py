@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from local_stack.api import make_api
+from local_stack.api_gateway import make_api
 from local_stack.browsers import stranger
-from local_stack.schedules import Scheduler
+from local_stack.lambda_pool import Outcome
+from local_stack.scheduler import Scheduler
 from local_stack.wiring import Route
-from local_stack.workers import Outcome
 
 ROUTES = [Route("DELETE", "/{path+}", "Uploads", "iam"), Route("POST", "/uploads", "Uploads", "iam")]
 HERE = {"host": "localhost:8443", "x-local-caller": "local"}

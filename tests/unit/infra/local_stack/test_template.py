@@ -8,7 +8,7 @@ import pytest
 
 from local_stack.errors import TemplateError
 from local_stack.interpreter import interpret, local_names
-from local_stack.schedules import next_run
+from local_stack.scheduler import next_run
 from local_stack.stack import TEMPLATE
 from local_stack.template import Resolver, StackIdentity, load, parameters, translate
 from local_stack.wiring import Wiring

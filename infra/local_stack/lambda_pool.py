@@ -17,7 +17,7 @@ from local_stack.credentials import ACCESS_KEY, NO_CONFIGURATION, SECRET_KEY
 from local_stack.wiring import Function
 
 # Run as a file, without the startup files of site-packages: nothing of the local stack is importable from a function.
-_PROGRAM = Path(__file__).with_name("worker.py")
+_PROGRAM = Path(__file__).with_name("lambda_worker.py")
 _PACKAGES = [path for path in sys.path if Path(path).name == "site-packages"]
 
 TRUST = "AWS_CA_BUNDLE"

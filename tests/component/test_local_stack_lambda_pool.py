@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from local_stack.lambda_pool import Pool, common_environment
 from local_stack.wiring import Function
-from local_stack.workers import Pool, common_environment
 
 MakePool = Callable[..., Pool]
 

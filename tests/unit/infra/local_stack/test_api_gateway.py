@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from local_stack.api import caller, match, proxy_answer, proxy_event
+from local_stack.api_gateway import caller, match, proxy_answer, proxy_event
+from local_stack.lambda_pool import Outcome
 from local_stack.wiring import Route
-from local_stack.workers import Outcome
 
 ROUTES = [
     Route("DELETE", "/{path+}", "F", "iam"),

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from local_stack.lambda_pool import Outcome
 from local_stack.wiring import SourceMapping
-from local_stack.workers import Outcome
 
 log = logging.getLogger(__name__)
 

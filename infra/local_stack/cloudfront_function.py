@@ -1,6 +1,7 @@
 """CloudFront Functions' part: runs the function that the template deploys, for each request of a viewer.
 
-QuickJS evaluates the text itself; edge_runtime.js provides parts of CloudFront's runtime 2.0, over Python's hashlib.
+QuickJS evaluates the text itself; cloudfront_runtime.js provides parts of CloudFront's runtime 2.0, over Python's
+hashlib.
 Source of the event: CloudFront Developer Guide, "CloudFront Functions event structure".
 """
 
@@ -21,7 +22,7 @@ LARGEST_FUNCTION_BYTES: Final = 10 * 1024
 """CloudFront Developer Guide, "Quotas": the limit for a function's text."""
 MEMORY_BYTES: Final = 8 * 1024 * 1024
 _IMPORT: Final = "import cf from 'cloudfront';\n"
-_RUNTIME: Final = Path(__file__).with_name("edge_runtime.js")
+_RUNTIME: Final = Path(__file__).with_name("cloudfront_runtime.js")
 
 _LOG: Final = logging.getLogger(__name__)
 Read = Callable[[str], str | None]

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 
-class Observer:
+class CatalogLog:
     """Turns changes of objects into lines. `s3` reads the records and catalogs that changed."""
 
     def __init__(self, s3: Any, bucket: str, console: Console) -> None:

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Message
 
-from local_stack.edge_logs import FIELDS, EdgeLogs, Logged
+from local_stack.cloudfront_logs import FIELDS, EdgeLogs, Logged
 from local_stack.interpreter import read_wiring
 from local_stack.stack import TEMPLATE
 from local_stack.template import StackIdentity

@@ -19,7 +19,7 @@ from cryptography import x509
 
 from imageserver.storage.s3 import LISTED_TAG
 from local_stack.certificates import Certificates, ensure_certificates
-from local_stack.front import make_front
+from local_stack.cloudfront import make_cloudfront
 from local_stack.interpreter import read_wiring
 from local_stack.servers import Server, listen
 from local_stack.stack import TEMPLATE
@@ -28,7 +28,7 @@ from local_stack.wiring import Edge
 from tests.support.servers.s3 import BUCKET, S3Server, running_s3
 
 # One worker starts the process for all of them.
-pytestmark = pytest.mark.xdist_group("local-stack-front")
+pytestmark = pytest.mark.xdist_group("local-stack-cloudfront")
 
 IMAGE = "images/ubuntu/xenial/amd64/default/20261123_10:00/lxd.tar.xz"
 CATALOG = "streams/v1/images.json"
@@ -73,7 +73,7 @@ class Front:
 
 @pytest.fixture(scope="module")
 def front(s3: Any, edge: Edge, certificates: Certificates) -> Iterator[Front]:
-    server = Server(make_front(edge, BUCKET, s3), listen(0), certificates)
+    server = Server(make_cloudfront(edge, BUCKET, s3), listen(0), certificates)
     server.start()
     yield Front(server.port, certificates)
     server.stop()
@@ -160,7 +160,9 @@ def test_a_headers_policy_applies_to_errors_too(s3: Any, edge: Edge, certificate
         dataclasses.replace(behaviour, headers={"Cache-Control": "public, max-age=31536000, immutable"})
         for behaviour in edge.behaviours
     )
-    server = Server(make_front(dataclasses.replace(edge, behaviours=behaviours), BUCKET, s3), listen(0), certificates)
+    server = Server(
+        make_cloudfront(dataclasses.replace(edge, behaviours=behaviours), BUCKET, s3), listen(0), certificates
+    )
     server.start()
     try:
         for path in ("/images/none", "/versions/a.json"):
@@ -171,7 +173,7 @@ def test_a_headers_policy_applies_to_errors_too(s3: Any, edge: Edge, certificate
 
 def test_without_the_right_to_list_a_missing_key_is_403(s3: Any, edge: Edge, certificates: Certificates) -> None:
     blind = dataclasses.replace(edge, sees_missing=False)
-    server = Server(make_front(blind, BUCKET, s3), listen(0), certificates)
+    server = Server(make_cloudfront(blind, BUCKET, s3), listen(0), certificates)
     server.start()
     try:
         assert Front(server.port, certificates).ask("/images/none")[0] == 403

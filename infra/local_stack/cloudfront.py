@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from local_stack.edge_function import FunctionFailed, Run
+from local_stack.cloudfront_function import FunctionFailed, Run
 from local_stack.wiring import Behaviour, Edge
 
 _LOG: Final = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ _ERRORS: Final = {"NoSuchKey": 404, "404": 404, "NotModified": 304, "304": 304, 
                   "InvalidRange": 416, "416": 416}  # fmt: skip
 
 
-def make_front(edge: Edge, bucket: str, s3: Any, run: Run | None = None) -> Starlette:
+def make_cloudfront(edge: Edge, bucket: str, s3: Any, run: Run | None = None) -> Starlette:
     """Return the ASGI application of the distribution; `s3` is a boto3 client, `run` its function."""
 
     async def answer(request: Request) -> Response:

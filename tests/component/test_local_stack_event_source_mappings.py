@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from local_stack.mappings import Poller, failed_ids
+from local_stack.event_source_mappings import Poller, failed_ids
+from local_stack.lambda_pool import Outcome
 from local_stack.wiring import SourceMapping
-from local_stack.workers import Outcome
 from tests.support.servers.s3 import S3Server, running_s3
 
 # One worker starts the process for all of them.

@@ -25,10 +25,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as StarletteRoute
 
 from local_stack.browsers import stranger
-from local_stack.schedules import Scheduler
+from local_stack.lambda_pool import Outcome
+from local_stack.scheduler import Scheduler
 from local_stack.template import ACCOUNT_ID
 from local_stack.wiring import Route
-from local_stack.workers import Outcome
 
 ALL_METHODS: Final = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"]
 LARGEST_BODY_BYTES: Final = 10 * 1024 * 1024

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
 from local_stack.errors import TemplateError
+from local_stack.lambda_pool import Outcome
 from local_stack.wiring import Schedule
-from local_stack.workers import Outcome
 
 _UNITS = {"minute": 60, "hour": 3600, "day": 86400}
 
@@ -24,7 +24,7 @@ def next_run(expression: str, after: datetime) -> datetime:
     if daily:
         today = after.replace(hour=int(daily.group(2)), minute=int(daily.group(1)), second=0, microsecond=0)
         return today if today > after else today + timedelta(days=1)
-    raise TemplateError(f"the local stack does not know the schedule {expression}; teach schedules.py")
+    raise TemplateError(f"the local stack does not know the schedule {expression}; teach scheduler.py")
 
 
 class Scheduler:
