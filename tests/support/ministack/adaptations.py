@@ -119,13 +119,9 @@ def split_record_set_groups(template: Template) -> None:
 
 
 def build_for_this_machine(clone: Path) -> None:
-    """Have functions/Makefile take wheels for the running interpreter instead of Lambda's on arm64."""
+    """Have functions/Makefile take wheels for this machine instead of Lambda's on arm64, once for all copies."""
     makefile = clone / "functions" / "Makefile"
-    recipe = '$(PYTHON) -m gates.bundle $* "$(ARTIFACTS_DIR)"'
-    here = (
-        '$(PYTHON) -c "import sys; from pathlib import Path; from gates.bundle import bundle; '
-        'bundle(sys.argv[1].lower(), Path(sys.argv[2]), for_this_machine=True)" $* "$(ARTIFACTS_DIR)"'
-    )
+    recipe, here = "$(PYTHON) -m gates.bundle ", "$(PYTHON) -P tests/support/ministack/packages.py "
     text = makefile.read_text()
     if recipe not in text:
         raise LookupError(f"{makefile} has no recipe {recipe!r}; write the adaptation anew")

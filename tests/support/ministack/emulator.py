@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import os
+import shutil
 import signal
 import ssl
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -22,6 +26,7 @@ import trustme
 from environment import find_uv, uv_settings
 from gates import tools, xdelta3
 from tests.support.ministack.names import EDGE, Names, served
+from tests.support.ministack.packages import KEPT
 from tests.support.processes import free_port, stop
 
 ACCOUNT: Final = "111122223333"
@@ -77,6 +82,7 @@ class Emulator:
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
             "SAM_CLI_TELEMETRY": "0",
             xdelta3.PACKAGES: str(xdelta3.USUAL_PACKAGES),
+            KEPT: str(_kept_packages()),
             **dict.fromkeys(CA_VARIABLES, str(self.ca_file)),
             **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), self.names.address),
             **dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join(_reached_directly())),
@@ -99,6 +105,14 @@ class Emulator:
                 return int(answer.status)
         except urllib.error.HTTPError as error:
             return error.code
+
+
+@functools.cache
+def _kept_packages() -> Path:
+    """Return a folder for the functions' packages of this run of the tests."""
+    folder = Path(tempfile.mkdtemp(prefix="sst-packages-", dir="/tmp"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _reached_directly() -> list[str]:
