@@ -26,8 +26,9 @@ from tests.support.processes import free_port, run
 from tests.support.servers.fault_proxy import faulty_wire
 from tests.support.stack import Stack, local_stack
 
-# One at a time: next to another of them a two-core machine is never far enough behind to need every worker.
-pytestmark = [pytest.mark.heavy, pytest.mark.xdist_group("kill"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
+one_at_a_time = pytest.mark.xdist_group("kill")
+"""Next to another of them a two-core machine is never far enough behind to need every worker."""
 
 HANDLERS = {"imageserver.handlers.digest.handler": 8, "imageserver.handlers.publish.handler": 2}
 """The number of each. Workers start on demand, so all run once a batch waits for each."""
@@ -178,6 +179,7 @@ def tell(life: Life, seconds: float, record_property: Callable[[str, object], No
     assert life.verified
 
 
+@one_at_a_time
 def test_nothing_is_lost_doubled_or_torn_while_workers_are_killed(
     request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
 ) -> None:
@@ -188,6 +190,7 @@ def test_nothing_is_lost_doubled_or_torn_while_workers_are_killed(
         tell(life, seconds, record_property)
 
 
+@pytest.mark.xdist_group("lxd")  # the heavy tests are two groups that take equally long
 def test_a_version_that_kills_each_worker_delays_no_other(record_property: Callable[[str, object], None]) -> None:
     """With the timeouts of a deployment, where the queue itself would hide received messages for an hour and a half."""
     paths = [f"images/os{number}/1/amd64/default/20261101_10:00" for number in range(10)]
@@ -227,6 +230,7 @@ def test_a_version_that_kills_each_worker_delays_no_other(record_property: Calla
         assert killed, "nobody was killed"
 
 
+@one_at_a_time
 def test_nothing_is_lost_doubled_or_torn_while_storage_connections_break_too(
     request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
 ) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
+# The heavy tests are two groups that take equally long: xdist queues a long test behind another while a worker is idle.
+pytestmark = [pytest.mark.heavy, pytest.mark.xdist_group("kill"), pytest.mark.timeout(900)]
 
 PRODUCTS = 1_000_000
 OSES = 1_000

@@ -18,7 +18,8 @@ from tests.support import PROJECT, images, upload_api
 from tests.support.processes import peak_of
 from tests.support.upload_api import System
 
-pytestmark = [pytest.mark.heavy, pytest.mark.real_s3, pytest.mark.timeout(1800)]
+# The heavy tests are two groups that take equally long: xdist queues a long test behind another while a worker is idle.
+pytestmark = [pytest.mark.heavy, pytest.mark.real_s3, pytest.mark.xdist_group("lxd"), pytest.mark.timeout(1800)]
 
 SIZE = 6 << 30
 PRODUCT = "heavy/six/amd64/default"

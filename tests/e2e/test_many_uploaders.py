@@ -17,7 +17,7 @@ from tests.support.processes import PATIENCE, need, short_folder
 from tests.support.real_clients import client
 from tests.support.stack import Stack, local_stack, put
 
-pytestmark = [pytest.mark.e2e, pytest.mark.heavy, pytest.mark.xdist_group("many")]
+pytestmark = [pytest.mark.e2e, pytest.mark.heavy, pytest.mark.xdist_group("lxd")]
 
 VERSIONS = 200
 UPLOADERS = 8
