@@ -111,7 +111,7 @@ def put_back(reader: Reader) -> None:
             for file, body in images.split_image(seed=path).items():
                 reader.stack.s3().put_object(Bucket=reader.stack.bucket, Key=f"{path}/{file}", Body=body)
         elif fingerprint(path) not in str(reader.stack.catalog()):
-            reader.stack.script("admin", "restore", path)
+            admin(reader, "restore", path)
     reader.stack.wait_until_listed(*map(fingerprint, PRESENT))
 
 
@@ -127,7 +127,7 @@ def off_the_list(reader: Reader, path: str) -> None:
 
 
 def withdrawn(reader: Reader) -> None:
-    reader.stack.script("admin", "withdraw", PRESENT[0], "--yes")
+    admin(reader, "withdraw", PRESENT[0], "--yes")
     off_the_list(reader, PRESENT[0])
 
 
@@ -204,7 +204,7 @@ def follows_ubuntu(line: str) -> bool:
 def added(reader: Reader) -> tuple[str, ...]:
     """Return the command that makes that mirror."""
     what = ("--only", "ubuntu:noble", "--into", "images-ubuntu", "--allow-private")
-    return ("admin", "mirror", "add", "ubuntu", reader.stack.base_url, *what)
+    return ("mirror", "add", "ubuntu", reader.stack.base_url, *what)
 
 
 @pytest.mark.parametrize("line", documented.script("mirror"))
@@ -225,12 +225,11 @@ def test_a_command_for_a_mirror_does_what_its_page_says(reader: Reader, follower
     }
     if "scripts/local" in line:
         return  # `follower` is started so
-    removed = ("admin", "mirror", "remove", "ubuntu", "--keep-images", "--yes")
-    follower.stack.script(*removed, check=False)
+    admin(follower, "mirror", "remove", "ubuntu", "--keep-images", "--yes", codes=(0, NOTHING))
     if "--keyring" in line:
         signed(reader)
     if follows_ubuntu(line):
-        follower.stack.script(*added(reader))
+        admin(follower, *added(reader))
     follower.types(line, values)
 
 
