@@ -71,7 +71,7 @@ Attribute = Callable[[str, str, str | None], Any]
 """(logical id, type, attribute or None for Ref) -> the physical value."""
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # a tenth of the time, if it is there
     """YAML with CloudFormation's short forms: `!Ref x` is {"Ref": "x"}, `!Sub x` is {"Fn::Sub": "x"}."""
 
 
