@@ -111,7 +111,7 @@ TESTED: Final[dict[str, str]] = {
     "promotion by a publisher": "tests/component/test_uploads_promotion.py",
     "promotion with curl": "tests/component/test_uploads_promotion.py::"
     "test_the_curl_lines_of_the_api_page_post_a_result_promote_and_revert",
-    "curl alone": "tests/component/test_uploads_bad_input.py::test_the_curl_lines_of_the_api_page_upload_a_file",
+    "curl alone": "tests/component/test_uploads_signed_urls.py::test_the_curl_lines_of_the_api_page_upload_a_file",
     "publish": "tests/component/test_printed_commands.py",
     "mirror": "tests/component/test_documented_commands.py",
     "views": "tests/component/test_documented_commands.py",

@@ -41,6 +41,9 @@ PUBLISHERS = {
     "arn:aws:iam::123456789012:user/team-a": ["team-a/*"],
 }
 REAL_S3 = "versitygw"
+PRODUCT = "images/ubuntu/noble/amd64/default"
+PATH = f"{PRODUCT}/20261123_10:00"
+"""The published version of tests about bad input."""
 
 
 @dataclass
