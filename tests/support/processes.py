@@ -70,7 +70,7 @@ def children(parent: int) -> dict[int, list[str]]:
     return found
 
 
-def wait_for(look: Callable[[], T | None], what: str, patience: float = PATIENCE) -> T:
+def wait_for(look: Callable[[], T | None], what: str, patience: float = PATIENCE, pause_s: float = 0.1) -> T:
     """Return the first answer of `look` that is neither None nor False; raise TimeoutError with `what` otherwise."""
     deadline = time.monotonic() + patience
     while True:
@@ -79,7 +79,7 @@ def wait_for(look: Callable[[], T | None], what: str, patience: float = PATIENCE
             return answer
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what}: not within {patience:.0f} s")
-        time.sleep(0.1)
+        time.sleep(pause_s)
 
 
 def free_port() -> int:

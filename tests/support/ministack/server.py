@@ -22,6 +22,8 @@ from tests.support.real_clients import Client, client
 T = TypeVar("T")
 PATIENCE_S = 120
 """An upload is listed after two seconds on an otherwise idle machine."""
+PAUSE_S = 0.5
+"""A look at the catalog starts curl three times, and asks the emulator while it should work."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,7 @@ class Server:
     def wait(self, look: Callable[[], T | None], what: str) -> T:
         """Return the first answer of `look` that is neither None nor False; on a timeout show the emulator's log."""
         try:
-            return wait_for(look, what, PATIENCE_S)
+            return wait_for(look, what, PATIENCE_S, PAUSE_S)
         except TimeoutError as error:
             raise AssertionError(f"{error}\n{self.emulator.log[-8000:]}") from error
 
