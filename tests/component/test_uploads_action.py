@@ -15,6 +15,8 @@ from tests.support import PROJECT, images, upload_api
 from tests.support.processes import need
 from tests.support.upload_api import System
 
+# One worker, so that the API is started once.
+pytestmark = pytest.mark.xdist_group("uploads-action")
 ACTION = PROJECT / "infra/action/action.yml"
 
 

@@ -24,6 +24,9 @@ from tests.support.views import channel
 schemathesis = optional("schemathesis", "contract")
 from hypothesis import HealthCheck, settings  # noqa: E402  (schemathesis may be missing)
 
+# One worker, so that the API is started once.
+pytestmark = pytest.mark.xdist_group("uploads-contract")
+
 DESCRIPTION: Final = json.loads(json.dumps(document()))
 CONFIG: Final = {
     "checks": {
