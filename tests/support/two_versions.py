@@ -24,7 +24,7 @@ def two_versions() -> System:
     return system
 
 
-def told(system: System, path: str = PATH) -> VersionStatus:
+def status_of(system: System, path: str = PATH) -> VersionStatus:
     """Return the status of a version that exists."""
     found = status.look(system.store, DocumentCache(system.store), parse_version(path))
     assert found

@@ -75,8 +75,8 @@ def test_each_choice_of_client_kinds_has_its_list(choice: str) -> None:
 
 
 def test_invalid_settings_of_maintain_are_refused_by_name() -> None:
-    said = {"RETAIN_VERSIONS": "3", "RETAIN_DAYS": "30", "STALE_DAYS": "2"}
-    settings = Settings.from_environment({"BUCKET": "b", **said})
+    variables = {"RETAIN_VERSIONS": "3", "RETAIN_DAYS": "30", "STALE_DAYS": "2"}
+    settings = Settings.from_environment({"BUCKET": "b", **variables})
     assert (settings.retain_versions, settings.retain_days, settings.stale_days) == (3, 30, 2)
     with pytest.raises(BadSetting, match="RETAIN_DAYS is 'x'"):
         Settings.from_environment({"BUCKET": "b", "RETAIN_DAYS": "x"})

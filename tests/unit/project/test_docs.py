@@ -106,11 +106,15 @@ def test_every_problem_of_the_api_is_explained() -> None:
 def test_the_scripts_that_upload_share_one_table_of_exit_codes() -> None:
     table = dict(re.findall(r"^\| (\d) \| (.*?) \|", section("scripts/README.md", "## Publish an image"), re.MULTILINE))
     script = (PROJECT / "scripts/upload").read_text()
-    told = re.search(r"^Exit codes: (.*?)^EOF", script, re.MULTILINE | re.DOTALL)
-    assert told
-    assert set(re.findall(r"\b(\d) ", told[1])) - {"0"} == set(re.findall(r"(?:fail|exit) (\d)\b", script)) - {"0"}
+    exit_codes = re.search(r"^Exit codes: (.*?)^EOF", script, re.MULTILINE | re.DOTALL)
+    assert exit_codes
+    assert set(re.findall(r"\b(\d) ", exit_codes[1])) - {"0"} == set(re.findall(r"(?:fail|exit) (\d)\b", script)) - {
+        "0"
+    }
     assert (
-        set(re.findall(r"\b(\d) ", presign.main.epilog or "")) <= set(table) == {"0", *re.findall(r"\b(\d) ", told[1])}
+        set(re.findall(r"\b(\d) ", presign.main.epilog or ""))
+        <= set(table)
+        == {"0", *re.findall(r"\b(\d) ", exit_codes[1])}
     )
     assert "no local stack" in table[str(presign.NO_STACK)]
     assert "credentials" in table[str(presign.NO_CREDENTIALS)]

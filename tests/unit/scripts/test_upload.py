@@ -115,7 +115,7 @@ SSO = "The SSO session associated with this profile has expired. To refresh this
 
 
 @pytest.mark.parametrize(
-    ("api", "variables", "has_cli", "says"),
+    ("api", "variables", "has_cli", "message"),
     [
         (AT_AWS, {}, False, f"there are no AWS credentials; {aws.LOG_IN}"),
         (
@@ -132,18 +132,18 @@ SSO = "The SSO session associated with this profile has expired. To refresh this
     ],
 )
 def test_missing_settings_are_reported_before_anything_is_sent(
-    folder: Path, api: str, variables: dict[str, str], has_cli: bool, says: str
+    folder: Path, api: str, variables: dict[str, str], has_cli: bool, message: str
 ) -> None:
     if has_cli:
         program(folder, "aws", CLI)
     done = upload(folder, api, variables)
     assert (done.returncode, done.stdout) == (7, "")
-    assert says in done.stderr
+    assert message in done.stderr
     assert not (folder / "who").exists(), "nothing was sent"
 
 
 @pytest.mark.parametrize(
-    ("body", "says"),
+    ("body", "message"),
     [
         ("The security token included in the request is expired", f"upload: {aws.EXPIRED} ("),
         ("The security token included in the request is invalid.", f"upload: {aws.NOT_TAKEN} ("),
@@ -152,10 +152,10 @@ def test_missing_settings_are_reported_before_anything_is_sent(
         ("Forbidden", 'upload: the API answers 403: {"message":"Forbidden"}'),
     ],
 )
-def test_each_kind_of_rejected_credentials_has_its_own_message(folder: Path, body: str, says: str) -> None:
+def test_each_kind_of_rejected_credentials_has_its_own_message(folder: Path, body: str, message: str) -> None:
     done = upload(folder, AT_AWS, KEYS | {"SAYS": f'{{"message":"{body}"}}'})
     assert (done.returncode, done.stdout) == (7, "")
-    assert says in done.stderr
+    assert message in done.stderr
     assert body in done.stderr
 
 

@@ -26,12 +26,12 @@ def parsed(text: bytes, fields: Sequence[str] = LEGACY) -> Entry:
 
 
 def test_a_legacy_line_has_no_country_and_one_of_version_2_has_one() -> None:
-    told = {
+    fields = {
         "file": SQUASHFS, "status": 200, "size_bytes": 1000, "is_hit": True, "client": Client("lxd", "5.21.3"),
         "moment": "2026-11-27T10:11:12Z", "is_start": True, "is_cut": False, "location": "FRA",
     }  # fmt: skip
-    assert msgspec.structs.asdict(parsed(line())) == {**told, "country": ""}
-    assert msgspec.structs.asdict(parsed(line(CHOSEN), CHOSEN)) == {**told, "country": "DE"}
+    assert msgspec.structs.asdict(parsed(line())) == {**fields, "country": ""}
+    assert msgspec.structs.asdict(parsed(line(CHOSEN), CHOSEN)) == {**fields, "country": "DE"}
 
 
 def test_fields_may_come_in_any_order_and_unknown_ones_are_ignored() -> None:

@@ -96,9 +96,9 @@ def test_statistics_hold_nothing_that_identifies_a_requester() -> None:
         line(cs_uri_stem=f"/{ADDRESS}"),
         line(sc_status=ADDRESS),
     ])  # fmt: skip
-    told = msgspec.json.encode({**msgspec.structs.asdict(counts), "clients": [*map(list, counts.clients)]}).decode()
+    encoded = msgspec.json.encode({**msgspec.structs.asdict(counts), "clients": [*map(list, counts.clients)]}).decode()
     for secret in (ADDRESS, TOKEN, "A" * 22, "evil"):
-        assert secret not in told
+        assert secret not in encoded
 
 
 def many(count: int) -> Iterator[bytes]:

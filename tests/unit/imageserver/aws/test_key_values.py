@@ -99,7 +99,7 @@ def test_a_change_gives_up_after_five_lost_races() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "kind", "says"),
+    ("error", "kind", "message"),
     [
         (refusal("AccessDeniedException"), StorageDenied, "needs cloudfront-keyvaluestore:DescribeKeyValueStore"),
         (refusal("ResourceNotFoundException"), StorageDenied, ARN),
@@ -108,8 +108,8 @@ def test_a_change_gives_up_after_five_lost_races() -> None:
         (MissingDependencyException(msg="x"), StorageDenied, "pip install awscrt"),
     ],
 )
-def test_an_error_names_who_can_act(error: Exception, kind: type[Exception], says: str) -> None:
-    with pytest.raises(kind, match=says):
+def test_an_error_names_who_can_act(error: Exception, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
         store(Client({}, error)).change({"a": "1"}, [])
 
 

@@ -65,8 +65,8 @@ def test_a_product_has_an_alias_if_each_of_its_publishers_may_write_there_or_was
     found = status.look(system.store, DocumentCache(system.store), parse_version(f"{product}/{VERSION}"))
     assert found
     assert found.status == "listed"
-    told = [r for r in found.reasons if f'ask the operator to add "alias:{alias}"' in r.sentence]
-    assert bool(told) is not allowed
+    reasons = [r for r in found.reasons if f'ask the operator to add "alias:{alias}"' in r.sentence]
+    assert bool(reasons) is not allowed
 
 
 def test_a_refused_alias_is_an_error_of_the_version_that_asks_for_it() -> None:

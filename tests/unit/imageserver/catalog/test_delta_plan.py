@@ -70,9 +70,9 @@ def test_a_version_that_lists_no_squashfs_gets_no_delta() -> None:
 @pytest.mark.parametrize(("own", "usual", "count"), [(None, 2, 2), (0, 2, 0), (3, 1, 3)])
 def test_metadata_json_goes_before_the_servers_number(own: int | None, usual: int, count: int) -> None:
     facts = FileFacts(etag="e", size_bytes=10, modified="", sha256="m", overrides=Overrides(deltas=own))
-    said = record(NEW)
-    said = changed(said, files={**said.files, "metadata.json": facts})
-    assert delta_plan.wanted_count(said, usual) == count
+    newest = record(NEW)
+    newest = changed(newest, files={**newest.files, "metadata.json": facts})
+    assert delta_plan.wanted_count(newest, usual) == count
 
 
 def test_a_pair_names_its_objects_as_they_are() -> None:

@@ -303,18 +303,18 @@ def test_a_delta_against_its_own_version_or_without_its_root_is_withheld(system:
 
 
 def test_a_version_with_a_refused_metadata_json_names_the_alias_lost_from_the_version_before(system: System) -> None:
-    said = {"metadata.json": b'{"aliases": ["lts"]}'}
+    overrides = {"metadata.json": b'{"aliases": ["lts"]}'}
     sums = {"SHA256SUMS": f"{'a' * 64}  metadata.json\n".encode()}
-    system.upload(f"{NOBLE}/{OLD}", images.split_image(seed="1") | said)
-    system.upload(f"{NOBLE}/{NEW}", images.split_image(seed="2") | said | sums)
+    system.upload(f"{NOBLE}/{OLD}", images.split_image(seed="1") | overrides)
+    system.upload(f"{NOBLE}/{NEW}", images.split_image(seed="2") | overrides | sums)
     system.catch_up()
-    (told,) = system.products_document().withheld["ubuntu:noble:amd64:default"]
-    assert told.reason.startswith(f"{NEW} comes with a refused metadata.json, so the alias lts that {OLD} gives no")
+    (entry,) = system.products_document().withheld["ubuntu:noble:amd64:default"]
+    assert entry.reason.startswith(f"{NEW} comes with a refused metadata.json, so the alias lts that {OLD} gives no")
     assert "lts" not in system.products_document().products["ubuntu:noble:amd64:default"].aliases
 
 
 @pytest.mark.parametrize(
-    ("said", "told_of", "end"),
+    ("overrides", "dropped", "end"),
     [
         ({"aliases": ["lts"]}, "the alias lts", "applies; upload metadata.json with it"),
         ({"version": "24.04"}, "the field version", "applies; upload metadata.json with it"),
@@ -332,16 +332,16 @@ def test_a_version_with_a_refused_metadata_json_names_the_alias_lost_from_the_ve
     ],
 )
 def test_a_version_without_metadata_json_names_the_overrides_lost_from_the_version_before(
-    system: System, said: dict[str, object], told_of: str, end: str
+    system: System, overrides: dict[str, object], dropped: str, end: str
 ) -> None:
-    said = {"label": "release"} | said
-    system.upload(f"{NOBLE}/{OLD}", images.split_image(seed="1") | {"metadata.json": json.dumps(said).encode()})
+    overrides = {"label": "release"} | overrides
+    system.upload(f"{NOBLE}/{OLD}", images.split_image(seed="1") | {"metadata.json": json.dumps(overrides).encode()})
     system.upload(f"{NOBLE}/{NEW}", images.split_image(seed="2"))
     system.catch_up()
-    (told,) = system.products_document().withheld["ubuntu:noble:amd64:default"]
-    assert told.version == NEW
-    assert told.reason == (
-        f"{NEW} comes without metadata.json, so {told_of} that {OLD} gives no longer {end}, or with {{}} to agree"
+    (entry,) = system.products_document().withheld["ubuntu:noble:amd64:default"]
+    assert entry.version == NEW
+    assert entry.reason == (
+        f"{NEW} comes without metadata.json, so {dropped} that {OLD} gives no longer {end}, or with {{}} to agree"
     )
     system.upload(f"{NOBLE}/{NEW}", {"metadata.json": b"{}"})
     system.catch_up()

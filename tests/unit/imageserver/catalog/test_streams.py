@@ -40,7 +40,7 @@ def names(system: System, stream: str, product: str = NOBLE) -> list[str]:
     return [alias for alias in entry.aliases.split(",") if alias] if entry else []
 
 
-def told(system: System, path: str) -> tuple[str, list[str]]:
+def state_and_errors(system: System, path: str) -> tuple[str, list[str]]:
     found = status.look(system.store, DocumentCache(system.store), parse_version(path))
     assert found
     return found.status, [reason.sentence for reason in found.reasons if reason.kind == "error"]
@@ -53,7 +53,7 @@ def test_the_first_uploader_keeps_the_names_of_a_path(first: str, second: str) -
     path = upload(system, second, "attacker", version="20261124_0900")
     assert names(system, first) == ["ubuntu/noble/amd64/default", "ubuntu/noble/default", "ubuntu/noble"]
     assert names(system, second) == []
-    state, errors = told(system, path)
+    state, errors = state_and_errors(system, path)
     assert state == "listed"
     assert any(f"the alias ubuntu/noble is taken by {first}/{NOBLE}, which was first" in error for error in errors)
 
@@ -72,7 +72,7 @@ def test_sending_the_same_bytes_again_does_not_lose_an_image_to_its_copy(copy: s
         system.catch_up()
     assert system.listed("images")[NOBLE.replace("/", ":")] == ["20261101_1000"]
     assert names(system, "images") == ["ubuntu/noble/amd64/default", "ubuntu/noble/default", "ubuntu/noble"]
-    assert told(system, copied)[0] == "withheld"
+    assert state_and_errors(system, copied)[0] == "withheld"
 
 
 def warnings(system: System, path: str) -> list[str]:
@@ -101,7 +101,7 @@ def test_a_damaged_document_of_another_stream_hides_no_status() -> None:
     system = System()
     path = upload(system, "images", "mine")
     system.store.put("streams/v1/images-x.json", b"not JSON")
-    assert told(system, path) == ("listed", [])
+    assert state_and_errors(system, path) == ("listed", [])
 
 
 def test_the_first_uploader_keeps_its_names_after_retention_deletes_its_first_versions() -> None:
@@ -113,7 +113,7 @@ def test_the_first_uploader_keeps_its_names_after_retention_deletes_its_first_ve
         else:
             delete(system, f"images/{NOBLE}/2026110{number - 1}_1000")
     assert system.listed() == {NOBLE.replace("/", ":"): ["20261103_1000"]}
-    assert told(system, path) == ("listed", [])
+    assert state_and_errors(system, path) == ("listed", [])
     assert names(system, "images") == ["ubuntu/noble/amd64/default", "ubuntu/noble/default", "ubuntu/noble"]
     assert names(system, "images-x") == []
 
@@ -133,7 +133,7 @@ def test_an_alias_with_an_architecture_suffix_follows_the_alias_without_it(first
         step()
     assert names(system, "images-x", "evil/1/amd64/default")[-1] == "evil"
     assert alias not in names(system, "images-x", "evil/1/amd64/default")
-    _, errors = told(system, f"images-x/evil/1/amd64/default/{VERSION}")
+    _, errors = state_and_errors(system, f"images-x/evil/1/amd64/default/{VERSION}")
     assert any(f"the alias {alias} is taken by images/{NOBLE}, which was first" in error for error in errors)
     served = system.streams()
     for client in ("lxd", "incus"):
@@ -193,8 +193,8 @@ def test_a_multipart_upload_counts_from_its_completion_not_its_start() -> None:
     in_parts(system, path, images.split_image(seed="victim"), timedelta(hours=6))
     system.ingest(path)
     system.publish(parse_version(path).product)
-    assert told(system, own) == ("listed", [])
-    assert told(system, path)[0] == "withheld"
+    assert state_and_errors(system, own) == ("listed", [])
+    assert state_and_errors(system, path)[0] == "withheld"
 
 
 def test_the_date_of_a_multipart_upload_stays_when_it_is_examined_again() -> None:
@@ -221,7 +221,7 @@ def test_an_image_in_two_streams_is_listed_once_by_the_first_uploader(first: str
     path = upload(system, second, "same", product, "20261124_0900")
     assert list(system.listed(first)) == ["ubuntu:noble:amd64:default"]
     assert system.listed(second) == {}
-    state, errors = told(system, path)
+    state, errors = state_and_errors(system, path)
     assert state == "withheld"
     assert any(f"{first}:ubuntu:noble:amd64:default lists" in error for error in errors)
 
@@ -304,7 +304,7 @@ def test_a_claim_is_withheld_if_clients_derive_the_name_of_a_path_from_it(
     assert "mine" in kept
     assert alias not in kept
     assert f"{alias}/amd64" in names(system, owner, product)
-    _, errors = told(system, f"images/debian/x/amd64/default/{VERSION}")
+    _, errors = state_and_errors(system, f"images/debian/x/amd64/default/{VERSION}")
     assert any(f"the alias {alias} is taken by" in error for error in errors)
     served = system.streams()
     for client in ("lxd", "incus"):

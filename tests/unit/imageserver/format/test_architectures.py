@@ -47,8 +47,8 @@ def test_an_architecture_names_the_clients_that_do_not_know_it() -> None:
 def test_a_version_names_the_clients_that_skip_its_architecture(name: str, skipped: str) -> None:
     version = parse_version(f"images/ubuntu/noble/{name}/default/20261123_1000")
     record = new_record(version, {"lxd.tar.xz": FileFacts(etag="e", size_bytes=1, modified="")}, None)
-    told = [reason.sentence for reason in record.reasons if reason.kind == "warning"]
-    assert [skipped in sentence for sentence in told] == ([True] if skipped else [])
+    warnings = [reason.sentence for reason in record.reasons if reason.kind == "warning"]
+    assert [skipped in sentence for sentence in warnings] == ([True] if skipped else [])
 
 
 @pytest.mark.parametrize("name", ["amd64v2", "x86_64_v5", "x86_64_v", "x86_64-v3", "AMD64V3"])

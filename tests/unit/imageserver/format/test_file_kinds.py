@@ -50,7 +50,7 @@ def test_a_delta_names_its_base() -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "says"),
+    ("file", "hint"),
     [
         ("meta-0123abcd.squashfs", "is metadata in squashfs form"),
         ("metadata.squashfs", "sqfs2tar metadata.squashfs | xz > lxd.tar.xz, and upload that"),
@@ -94,9 +94,9 @@ def test_a_delta_names_its_base() -> None:
         ("rootfs.squashfs", ""),
     ],
 )
-def test_a_file_in_another_form_is_named_with_the_command_that_converts_it(file: str, says: str) -> None:
-    assert says in conversion(file)
-    assert bool(says) == bool(conversion(file))
+def test_a_file_in_another_form_is_named_with_the_command_that_converts_it(file: str, hint: str) -> None:
+    assert hint in conversion(file)
+    assert bool(hint) == bool(conversion(file))
 
 
 @pytest.mark.parametrize("name", ["$(reboot)", "a;reboot;", "-rf", "two words", "x\x1b[2J", "\u202ex", "`id`"])

@@ -56,7 +56,7 @@ def test_valid_keys_are_accepted(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "says"),
+    ("key", "message"),
     [
         ("", "has 1 part between slashes, expected 7"),
         ("images/ubuntu/xenial/amd64/default/lxd.tar.xz", "has 6 parts between slashes, expected 7"),
@@ -99,10 +99,10 @@ def test_valid_keys_are_accepted(key: str) -> None:
         (GOOD.replace("lxd.tar.xz", "a\n"), "the file name 'a\\n' contains '\\n'"),
     ],
 )
-def test_invalid_keys_are_refused_with_the_part_that_is_wrong(key: str, says: str) -> None:
+def test_invalid_keys_are_refused_with_the_part_that_is_wrong(key: str, message: str) -> None:
     with pytest.raises(InvalidUpload) as refusal:
         parse_key(key)
-    assert says in str(refusal.value)
+    assert message in str(refusal.value)
     assert str(refusal.value).isprintable()
     assert str(refusal.value).isprintable()
 

@@ -64,15 +64,15 @@ def test_retention_keeps_the_newest_in_the_order_of_clients(system: System) -> N
 
 
 @pytest.mark.parametrize(
-    ("version", "told"),
+    ("version", "is_hinted"),
     [("20261101.9", False), ("20261101.10", True), ("20261101.123", True), ("20261101.01", False), ("20261101", False)],
 )
-def test_a_hint_names_a_respin_that_clients_sort_before_an_earlier_one(version: str, told: bool) -> None:
-    assert any("clients order versions as texts" in hint for hint in hints(version)) == told
+def test_a_hint_names_a_respin_that_clients_sort_before_an_earlier_one(version: str, is_hinted: bool) -> None:
+    assert any("clients order versions as texts" in hint for hint in hints(version)) == is_hinted
 
 
 @pytest.mark.parametrize(
-    ("version", "told"),
+    ("version", "is_withheld"),
     [
         ("20991231_0000", True),
         ("20261124_1001", True),
@@ -84,10 +84,10 @@ def test_a_hint_names_a_respin_that_clients_sort_before_an_earlier_one(version: 
         ("20200101", False),
     ],
 )
-def test_a_version_dated_ahead_of_its_upload_is_withheld_with_the_reason(version: str, told: bool) -> None:
+def test_a_version_dated_ahead_of_its_upload_is_withheld_with_the_reason(version: str, is_withheld: bool) -> None:
     facts = FileFacts(etag="e", size_bytes=1, modified="2026-11-23T10:00:00+00:00")
     record = new_record(parse_version(f"{NOBLE}/{version}"), {"lxd_combined.tar.gz": facts}, None)
-    assert ("is dated ahead of its upload on 2026-11-23" in ahead_of_upload(record)) == told
+    assert ("is dated ahead of its upload on 2026-11-23" in ahead_of_upload(record)) == is_withheld
 
 
 def test_the_date_of_a_version_is_compared_with_its_latest_upload() -> None:

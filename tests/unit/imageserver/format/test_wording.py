@@ -29,8 +29,8 @@ def test_a_text_is_cut_at_the_given_length() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "what", "said"),
+    ("count", "what", "text"),
     [(0, "file", "0 files"), (1, "file", "1 file"), (2, "mismatch", "2 mismatches"), (1200, "file", "1,200 files")],
 )
-def test_one_is_counted_in_the_singular(count: int, what: str, said: str) -> None:
-    assert counted(count, what) == said
+def test_one_is_counted_in_the_singular(count: int, what: str, text: str) -> None:
+    assert counted(count, what) == text

@@ -204,7 +204,7 @@ def test_publish_handles_an_often_received_message_alone_after_all_others(
     assert published == [[PLUCKY], [DAILY], [NOBLE, again]], "versions of one product are one call"
 
 
-def listened_to(app: ModuleType) -> io.StringIO:
+def captured_log(app: ModuleType) -> io.StringIO:
     """Return what the handler logs from now on."""
     lines = io.StringIO()
     for handler in app.logger._logger.handlers:
@@ -212,7 +212,7 @@ def listened_to(app: ModuleType) -> io.StringIO:
     return lines
 
 
-def told(lines: io.StringIO, message: str) -> list[dict[str, Any]]:
+def logged(lines: io.StringIO, message: str) -> list[dict[str, Any]]:
     """Return the lines that were logged with this message."""
     return [line for line in map(json.loads, lines.getvalue().splitlines()) if line["message"] == message]
 
@@ -221,9 +221,9 @@ def test_digest_logs_an_unexpected_exception_once_with_its_version_and_handles_t
     digest: ModuleType, system: System, queue: MemoryQueue
 ) -> None:
     break_store(system, "ubuntu/noble", IndexError("list index out of range"))
-    said = listened_to(digest)
+    log = captured_log(digest)
     assert left(digest, arrivals(NOBLE, PLUCKY, NOBLE)) == ["0", "2"]
-    (line,) = told(said, "failed unexpectedly")
+    (line,) = logged(log, "failed unexpectedly")
     named = {"stream": "images", "product": "ubuntu:noble:amd64:default", "version": "20261123_10:00"}
     assert line.items() >= {**named, "level": "ERROR", "error": "IndexError"}.items()
     assert "IndexError: list index out of range" in line["exception"], "a traceback tells where"
@@ -239,9 +239,9 @@ def test_digest_refuses_a_file_that_crashes_its_parser_alerts_the_operator_and_a
 
     monkeypatch.setattr(qcow2, "checked", fail)
     system.upload(NOBLE, {"disk.qcow2": images.qcow2()})
-    said = listened_to(digest)
+    log = captured_log(digest)
     assert left(digest, arrivals(NOBLE, PLUCKY)) == []
-    (line,) = told(said, "refused what no parser could read")
+    (line,) = logged(log, "refused what no parser could read")
     assert line.items() >= {"level": "ERROR", "version": "20261123_10:00", "key": f"{NOBLE}/disk.qcow2"}.items()
     assert "IndexError" in line["exception"]
     system.catch_up()
@@ -271,9 +271,9 @@ def test_publish_leaves_only_the_product_that_raises_an_unexpected_error(
         return candidate(product, versions, clients)
 
     monkeypatch.setattr(fold, "candidate", fail_for_noble)
-    said = listened_to(publish)
+    log = captured_log(publish)
     assert left(publish, changes(*others[:3], NOBLE, PLUCKY, *others[3:])) == ["3"]
     assert set(system.listed()) == {"ubuntu:plucky:amd64:default", *(f"os{n}:1:amd64:default" for n in range(6))}
-    (line,) = told(said, "failed unexpectedly")
+    (line,) = logged(log, "failed unexpectedly")
     assert line.items() >= {"product": "ubuntu:noble:amd64:default", "error": "KeyError"}.items()
     assert "fail_for_noble" in line["exception"]

@@ -180,8 +180,8 @@ def test_a_queue_that_refuses_messages_does_not_delay_listing(
     queue.refuses = True
     assert run(app, sqs_batch(CHANGED), Context()) == {"batchItemFailures": []}
     assert list(documents.versions_of(system.products_document(), PRODUCT.name)) == [OLD]
-    told = [line["message"] for line in logged(capsys) if line.get("level") == "WARNING"]
-    assert told == (["no deltas are asked for"] if url else [])
+    warnings = [line["message"] for line in logged(capsys) if line.get("level") == "WARNING"]
+    assert warnings == (["no deltas are asked for"] if url else [])
 
 
 @trees.needs_real_pairs

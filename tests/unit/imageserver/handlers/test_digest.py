@@ -128,10 +128,10 @@ def test_the_template_states_the_same_arithmetic() -> None:
         .split("# A run that has too little time left for a version hands it on")[1]
         .split("#")[:9]
     )
-    told = " ".join(comment.split())
+    text = " ".join(comment.split())
     first = next(number for number in range(1, 1000) if most_hops(number, 1) > LAMBDA_STOPS)
     runs = f"{2 * first} with two runs, {8 * first} with eight"
-    assert f"more than {LAMBDA_STOPS} from {first} versions a run on: {runs}; " in told
-    assert f"100 with two take up to {most_hops(100, 2):.0f}" in told
+    assert f"more than {LAMBDA_STOPS} from {first} versions a run on: {runs}; " in text
+    assert f"100 with two take up to {most_hops(100, 2):.0f}" in text
     function: dict[str, Any] = dict(stacks.deployed().properties("DigestFunction"))
     assert function["RecursiveLoop"] == "Allow"

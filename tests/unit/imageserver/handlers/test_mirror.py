@@ -109,9 +109,9 @@ def test_a_run_requests_missing_files_and_returns_their_number(
 ) -> None:
     assert compare(mirror) == {"mirrors": {"site": {"missing": 2, "error": ""}}}
     assert {messages.decode(body).mirror for body in world.queue.sent} == {"site"}
-    told = capsys.readouterr().out
-    assert counted(told, "MirrorFilesMissing") == [2]
-    assert counted(told, "UpstreamsRefused") == [0]
+    output = capsys.readouterr().out
+    assert counted(output, "MirrorFilesMissing") == [2]
+    assert counted(output, "UpstreamsRefused") == [0]
     (public,) = json.loads(world.store.objects[PUBLIC_KEY].body)["mirrors"]
     assert public["compared"] == status_of(world.store, "site").looked
 
@@ -253,7 +253,7 @@ def test_an_upstream_without_a_good_signature_is_refused_and_counted(
         for bad in (keys.clear_sign("other", products), products, b""):
             capsys.readouterr()
             world.upstream.files["streams/v1/images.sjson"] = bad
-            (said,) = compare(mirror)["mirrors"].values()
-            assert "streams/v1/images.sjson" in said["error"]
+            (report,) = compare(mirror)["mirrors"].values()
+            assert "streams/v1/images.sjson" in report["error"]
             assert counted(capsys.readouterr().out, "UpstreamsRefused") == [1]
             assert state_of(world.store, "site").held == held

@@ -209,7 +209,7 @@ def sign(app: ModuleType, caller: str, version: str, *files: str, size: int = 10
 
 
 @pytest.mark.parametrize(
-    ("limits", "version", "files", "told"),
+    ("limits", "version", "files", "expected"),
     [
         ({"MAX_FILES": "2"}, f"{BELOW_A}/20261101", ("disk.qcow2",), "the version has 2 files, which is the most"),
         ({"MAX_VERSIONS": "1"}, f"{BELOW_A}/20261102", ("lxd.tar.xz",), "the product has 1 versions"),
@@ -226,13 +226,13 @@ def test_a_limit_refuses_an_upload_before_anything_is_signed(
     limits: dict[str, str],
     version: str,
     files: tuple[str, ...],
-    told: str,
+    expected: str,
 ) -> None:
     system.upload(f"{BELOW_A}/20261101", images.split_image(seed="a"))
     system.catch_up()
     for app in limited_app(system, monkeypatch, **limits):
         status, sentence = sign(app, TEAM_A, version, *files, size=9000)
-        assert (status, told in sentence) == (422, True), sentence
+        assert (status, expected in sentence) == (422, True), sentence
         if "MAX_FILES" not in limits:
             assert sign(app, TEAM_A, f"{BELOW_A}/20261101", "rootfs.squashfs")[0] != 422, "what is there is no more"
     for app in limited_app(system, monkeypatch):

@@ -138,7 +138,7 @@ def test_a_result_is_accepted_only_from_callers_with_the_right_for_that_check(
 
 
 @pytest.mark.parametrize(
-    ("path", "to", "more", "status", "said"),
+    ("path", "to", "more", "status", "detail"),
     [
         (f"{NOBLE}/20261101_1000", "stable", {}, 404, "there is no images/ubuntu/noble/amd64/default/20261101_1000"),
         (NEW, "none", {}, 404, "there is no channel none"),
@@ -151,11 +151,11 @@ def test_a_result_is_accepted_only_from_callers_with_the_right_for_that_check(
     ],
 )
 def test_an_impossible_promotion_is_a_problem_with_a_reason(
-    app: ModuleType, server: System, path: str, to: str, more: dict[str, object], status: int, said: str
+    app: ModuleType, server: System, path: str, to: str, more: dict[str, object], status: int, detail: str
 ) -> None:
     before = dict(server.store.objects)
     found, problem = promote(app, RELEASE, path, to, **more)
-    assert (found, said in problem["detail"]) == (status, True), problem
+    assert (found, detail in problem["detail"]) == (status, True), problem
     assert server.store.objects == before
 
 
@@ -203,11 +203,11 @@ def test_results_and_promotions_are_shown_only_to_callers_with_a_right_there(app
     post(app, server, BOOT, NEW, url="https://ci/1")
     promote(app, ANN, NEW)
     server.publish(parse_version(NEW).product)
-    told = status_of(app, ANN, NEW)
-    (boots,) = told["checks"].values()
+    answer = status_of(app, ANN, NEW)
+    (boots,) = answer["checks"].values()
     assert (boots["passed"], boots["by"], boots["url"], boots["counts"]) == (True, BOOT, "https://ci/1", True)
-    assert boots["fingerprints"] == told["fingerprints"]
-    assert [one["by"] for one in told["channels"]["stable"]] == [ANN]
+    assert boots["fingerprints"] == answer["fingerprints"]
+    assert [one["by"] for one in answer["channels"]["stable"]] == [ANN]
     assert status_of(app, BOOT, NEW)["channels"] == {}
     assert status_of(app, RELEASE, DEBIAN)["checks"] == {}
     assert not {"checks", "channels"} & status_of(app, BOB, NEW).keys()

@@ -131,7 +131,7 @@ def uploaded(system: System, sums: str, files: dict[str, bytes] | None = None) -
     return records.decode(system.store.objects[key].body, key)
 
 
-def told(record: Record, kind: str) -> list[tuple[str, str]]:
+def reasons_of(record: Record, kind: str) -> list[tuple[str, str]]:
     return [(reason.file, reason.sentence) for reason in record.reasons if reason.kind == kind]
 
 
@@ -151,7 +151,7 @@ def test_correct_digests_confirm_a_version_without_a_message(system: System, pre
 def test_a_wrong_digest_in_any_form_refuses_its_file(system: System, line: str) -> None:
     record = uploaded(system, line)
     assert record.state == "invalid"
-    ((file, sentence),) = told(record, "error")
+    ((file, sentence),) = reasons_of(record, "error")
     assert file == "rootfs.squashfs"
     assert f"expected {SUM} as SHA256SUMS says" in sentence
 
@@ -172,7 +172,7 @@ def test_a_list_that_covers_no_file_refuses_the_version(system: System, sums: st
     record = uploaded(system, sums)
     assert record.state == "invalid"
     assert any(
-        "covers no file of" in sentence and "rootfs.squashfs" in sentence for _, sentence in told(record, "error")
+        "covers no file of" in sentence and "rootfs.squashfs" in sentence for _, sentence in reasons_of(record, "error")
     )
 
 
@@ -180,21 +180,23 @@ def test_a_list_alone_or_before_its_files_is_not_a_fault(system: System) -> None
     files = images.split_image()
     record = uploaded(system, right({"rootfs.squashfs": files["rootfs.squashfs"]}), {"lxd.tar.xz": files["lxd.tar.xz"]})
     assert record.state == "incomplete"
-    assert told(record, "error") == []
+    assert reasons_of(record, "error") == []
 
 
 def test_each_root_that_a_list_omits_is_reported(system: System) -> None:
     files = images.split_image() | {"disk.qcow2": images.qcow2()}
     record = uploaded(system, right({"rootfs.squashfs": files["rootfs.squashfs"]}), files)
     assert record.state == "complete"
-    assert told(record, "warning") == [("disk.qcow2", "disk.qcow2 is not in SHA256SUMS: its digest was not verified")]
+    assert reasons_of(record, "warning") == [
+        ("disk.qcow2", "disk.qcow2 is not in SHA256SUMS: its digest was not verified")
+    ]
 
 
 def test_an_unreadable_line_refuses_the_file_it_names(system: System) -> None:
     files = images.split_image()
     record = uploaded(system, right({"lxd.tar.xz": files["lxd.tar.xz"]}) + f"{SUM[:-1]}  rootfs.squashfs\n", files)
     assert record.state == "invalid"
-    assert told(record, "error")[0][0] == "rootfs.squashfs"
+    assert reasons_of(record, "error")[0][0] == "rootfs.squashfs"
 
 
 @pytest.mark.parametrize(
@@ -208,7 +210,7 @@ def test_an_unreadable_line_refuses_the_file_it_names(system: System) -> None:
 def test_an_unreadable_line_of_any_shape_refuses_the_file_it_names(system: System, line: str) -> None:
     files = images.split_image()
     record = uploaded(system, right({"lxd.tar.xz": files["lxd.tar.xz"]}) + line + "\n", files)
-    assert (record.state, told(record, "error")[0][0]) == ("invalid", "rootfs.squashfs")
+    assert (record.state, reasons_of(record, "error")[0][0]) == ("invalid", "rootfs.squashfs")
 
 
 @pytest.mark.parametrize("first", ["right", "wrong"])
@@ -216,22 +218,22 @@ def test_two_digests_of_one_file_are_reported_in_either_order(system: System, fi
     files = images.split_image()
     lines = [right(files), f"{SUM}  arm64/rootfs.squashfs\n"]
     record = uploaded(system, "".join(lines if first == "right" else lines[::-1]), files)
-    ((file, sentence),) = told(record, "error")
+    ((file, sentence),) = reasons_of(record, "error")
     assert file == "rootfs.squashfs"
     assert "gives 'rootfs.squashfs' another sha256 than an earlier line" in sentence
 
 
 def test_a_name_with_control_or_bidirectional_characters_is_escaped(system: System) -> None:
     record = uploaded(system, f"{SUM}  \u200brootfs.squashfs\n{SUM}  \x1b[2Jx\n")
-    ((_, sentence),) = told(record, "error")
+    ((_, sentence),) = reasons_of(record, "error")
     assert "it names '\\x1b[2Jx', '\\u200brootfs.squashfs', expected" in sentence
 
 
 def test_a_line_about_an_absent_file_is_reported_and_the_others_apply(system: System) -> None:
     record = uploaded(system, right(images.split_image()) + "nonsense\n")
     assert record.state == "complete"
-    assert told(record, "error") == []
-    assert told(record, "warning") == [
+    assert reasons_of(record, "error") == []
+    assert reasons_of(record, "warning") == [
         (
             "SHA256SUMS",
             "SHA256SUMS: line 3 is 'nonsense', expected a sha256, two spaces and a file name; the line is ignored",

@@ -73,24 +73,26 @@ SUITABLE = {"squashfs": "rootfs.squashfs", "qcow2": "disk.qcow2", "gzip": "rootf
 @pytest.mark.parametrize("name", ["rootfs.squashfs", "disk.qcow2", "disk1.img", "rootfs.tar.xz"])
 @pytest.mark.parametrize("kind", BYTES)
 def test_bytes_under_the_name_of_another_root_are_named_for_what_they_are(kind: str, name: str) -> None:
-    body, says = BYTES[kind]
+    body, content = BYTES[kind]
     is_suitable = SUITABLE.get(kind) == name or (kind == "qcow2" and name == "disk1.img")
     if not is_suitable:
-        said = refusal({"lxd.tar.xz": META, name: body}, name)
-        assert f"{name} is not a " in said
-        assert f" but {says}" in said
+        sentence = refusal({"lxd.tar.xz": META, name: body}, name)
+        assert f"{name} is not a " in sentence
+        assert f" but {content}" in sentence
 
 
 @pytest.mark.parametrize("name", ["lxd.tar.xz", "incus.tar.xz", "lxd_combined.tar.gz", "image.tar.xz"])
 @pytest.mark.parametrize("kind", sorted(BYTES.keys() - {"gzip", "tar"}))
 def test_a_file_named_like_a_tarball_is_named_for_what_it_is(kind: str, name: str) -> None:
-    said = refusal({name: BYTES[kind][0]}, name)
-    assert f"{name} is not a tarball (xz, gz, zst, bz2, lzma or plain) but {BYTES[kind][1]}" in said
+    sentence = refusal({name: BYTES[kind][0]}, name)
+    assert f"{name} is not a tarball (xz, gz, zst, bz2, lzma or plain) but {BYTES[kind][1]}" in sentence
 
 
 def test_unknown_bytes_are_shown() -> None:
-    said = refusal({"lxd.tar.xz": META, "rootfs.squashfs": b"hello" * 200}, "rootfs.squashfs")
-    assert "is not a squashfs: it starts with 68 65 6c 6c 6f 68 65 6c; upload the right file under this name" in said
+    sentence = refusal({"lxd.tar.xz": META, "rootfs.squashfs": b"hello" * 200}, "rootfs.squashfs")
+    assert (
+        "is not a squashfs: it starts with 68 65 6c 6c 6f 68 65 6c; upload the right file under this name" in sentence
+    )
 
 
 NAMES = {
@@ -111,12 +113,14 @@ NAMES = {
 @pytest.mark.parametrize("compression", ["xz", "zst", "plain"])
 @pytest.mark.parametrize("kind", NAMES)
 def test_a_tarball_of_something_else_is_neither_image_nor_root(kind: str, compression: str) -> None:
-    names, says = NAMES[kind]
+    names, content = NAMES[kind]
     body = images.compress(images.tarball(dict.fromkeys(names, b"x")), compression)
-    assert f"image.tar.xz is not an image of LXD or Incus but {says}" in refusal({"image.tar.xz": body}, "image.tar.xz")
-    assert f"lxd.tar.xz is not an image of LXD or Incus but {says}" in refusal({"lxd.tar.xz": body}, "lxd.tar.xz")
-    said = refusal({"lxd.tar.xz": META, "rootfs.tar.xz": body}, "rootfs.tar.xz")
-    assert f"rootfs.tar.xz is no root but {says}" in said
+    assert f"image.tar.xz is not an image of LXD or Incus but {content}" in refusal(
+        {"image.tar.xz": body}, "image.tar.xz"
+    )
+    assert f"lxd.tar.xz is not an image of LXD or Incus but {content}" in refusal({"lxd.tar.xz": body}, "lxd.tar.xz")
+    sentence = refusal({"lxd.tar.xz": META, "rootfs.tar.xz": body}, "rootfs.tar.xz")
+    assert f"rootfs.tar.xz is no root but {content}" in sentence
 
 
 @pytest.mark.parametrize("kind", NAMES)
@@ -138,17 +142,17 @@ def test_a_squashfs_of_something_else_is_not_a_root(names: list[str]) -> None:
 def test_a_unified_image_is_not_a_root_whatever_else_is_at_its_top(more: str) -> None:
     members = {"metadata.yaml": b"x", "rootfs/etc/hostname": b"x", f"{more}/x": b"x"}
     root = images.compress(images.tarball(members), "xz")
-    said = refusal({"lxd.tar.xz": META, "rootfs.tar.xz": root}, "rootfs.tar.xz")
-    assert "is no root, it holds a metadata.yaml" in said
+    sentence = refusal({"lxd.tar.xz": META, "rootfs.tar.xz": root}, "rootfs.tar.xz")
+    assert "is no root, it holds a metadata.yaml" in sentence
     squashed = images.squashfs_of("metadata.yaml", "rootfs", more)
-    said = refusal({"lxd.tar.xz": META, "rootfs.squashfs": squashed}, "rootfs.squashfs")
-    assert "is a whole image in squashfs form" in said
+    sentence = refusal({"lxd.tar.xz": META, "rootfs.squashfs": squashed}, "rootfs.squashfs")
+    assert "is a whole image in squashfs form" in sentence
 
 
 def test_a_metadata_yaml_in_a_folder_is_reported_with_its_path() -> None:
     body = images.compress(images.tarball({"img/metadata.yaml": b"x", "img/rootfs/etc/x": b"x"}), "xz")
-    says = "holds no metadata.yaml at its top level, it has one in 'img': pack what is in that folder"
-    assert says in refusal({"image.tar.xz": body}, "image.tar.xz")
+    sentence = "holds no metadata.yaml at its top level, it has one in 'img': pack what is in that folder"
+    assert sentence in refusal({"image.tar.xz": body}, "image.tar.xz")
 
 
 BOTH = [("metadata.yaml", images.metadata_yaml()), ("rootfs/etc/x", b"x"), ("rootfs.img", images.qcow2())]

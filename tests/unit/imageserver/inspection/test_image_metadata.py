@@ -126,7 +126,7 @@ TARGETS = [
 
 
 @pytest.mark.parametrize(
-    ("more", "says"),
+    ("more", "message"),
     [
         ("properties:\n  release: [noble]", "has a list at `properties.release` in line 3, expected a text"),
         ("properties:\n  a: {b: c}", "has a mapping at `properties.a` in line 3, expected a text"),
@@ -174,15 +174,18 @@ TARGETS = [
         (HOSTNAME + "template: hostname.tpl\n    uid: root", "gives a template the uid 'root', expected a number"),
         (HOSTNAME + "template: hostname.tpl\n    mode: rw-r--r--", "gives a template the mode 'rw-r--r--'"),
         ("x: &a [*a]", "uses the alias *a in line 2 inside itself"),
-        *((f"templates:\n  {target}: {{when: [start], template: hostname.tpl}}", says) for target, says in TARGETS),
+        *(
+            (f"templates:\n  {target}: {{when: [start], template: hostname.tpl}}", message)
+            for target, message in TARGETS
+        ),
     ],
 )
-def test_metadata_that_a_client_cannot_read_is_refused_with_line_and_types(more: str, says: str) -> None:
-    assert says in refusal(OK + more)
+def test_metadata_that_a_client_cannot_read_is_refused_with_line_and_types(more: str, message: str) -> None:
+    assert message in refusal(OK + more)
 
 
 @pytest.mark.parametrize(
-    ("body", "says"),
+    ("body", "message"),
     [
         (
             b"architecture: aarch64",
@@ -205,8 +208,8 @@ def test_metadata_that_a_client_cannot_read_is_refused_with_line_and_types(more:
         (b"a: [" + b",".join([b"b"] * 60_000) + b"]", "holds more than 50,000 values"),
     ],
 )
-def test_a_metadata_yaml_that_is_not_a_yaml_mapping_is_refused(body: bytes, says: str) -> None:
-    assert says in refusal(body)
+def test_a_metadata_yaml_that_is_not_a_yaml_mapping_is_refused(body: bytes, message: str) -> None:
+    assert message in refusal(body)
 
 
 def test_yaml_aliases_that_explode_are_refused_before_anything_is_built() -> None:

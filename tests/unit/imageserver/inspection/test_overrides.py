@@ -121,8 +121,8 @@ def test_a_requirement_of_thousands_of_digits_is_ignored() -> None:
 def test_a_requirement_that_no_client_reads_is_kept_and_the_right_name_suggested(name: str, expected: str) -> None:
     parsed = parse_metadata_json(json.dumps({"requirements": {name: "false"}}).encode())
     assert parsed.overrides.requirements == {name: "false"}
-    (told,) = parsed.ignored
-    assert f"no client reads the requirement {name!r}, {expected}" in told
+    (sentence,) = parsed.ignored
+    assert f"no client reads the requirement {name!r}, {expected}" in sentence
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ simplestream:
     aliases = () if ":" in text else (f"ubuntu/{text}/default", f"ubuntu/{text}")
     assert (parsed.overrides.os, parsed.overrides.requirements) == (text, {"cgroup": text})
     assert parsed.overrides.aliases == aliases
-    assert [told for told in parsed.ignored if "the alias" not in told] == []
+    assert [sentence for sentence in parsed.ignored if "the alias" not in sentence] == []
 
 
 @pytest.mark.parametrize("release", ["7", "9", "20.10", "on", "24.04", "1_000", "0x10"])
@@ -236,7 +236,7 @@ def test_an_os_in_title_case_keeps_its_case_in_aliases_as_lxd_imagebuilder_does(
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "expected"),
     [
         ("simplestream: 5", "it has the number '5' at `simplestream` in line 1, expected a mapping: ignored"),
         ("simplestream: []", "it has a list at `simplestream` in line 1"),
@@ -268,12 +268,12 @@ def test_an_os_in_title_case_keeps_its_case_in_aliases_as_lxd_imagebuilder_does(
         ("%YAML 1.2\n---\na: b", "has the directive `%YAML 1.2`, expected 1.1 or none"),
     ],
 )
-def test_unknown_values_in_image_yaml_are_reported(body: str, told: str) -> None:
+def test_unknown_values_in_image_yaml_are_reported(body: str, expected: str) -> None:
     ignored = parse_image_yaml(body.encode(), NOBLE).ignored
     assert [
         sentence
         for sentence in ignored
-        if told.replace("`requirements[0]`", "simplestream.requirements[0]") in sentence
+        if expected.replace("`requirements[0]`", "simplestream.requirements[0]") in sentence
     ]
 
 

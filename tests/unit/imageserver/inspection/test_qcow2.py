@@ -103,10 +103,10 @@ def test_a_complete_disk_passes_with_any_chunk_sizes(body: bytes) -> None:
     assert [problem(body, chunk) for chunk in (1, 700, 1 << 20)] == [""] * 3
 
 
-@pytest.mark.parametrize(("body", "says"), BAD.values(), ids=BAD.keys())
-def test_a_disk_that_no_client_can_use_is_refused(body: bytes, says: str) -> None:
-    assert says in problem(body)
-    assert says in problem(body, 1)
+@pytest.mark.parametrize(("body", "message"), BAD.values(), ids=BAD.keys())
+def test_a_disk_that_no_client_can_use_is_refused(body: bytes, message: str) -> None:
+    assert message in problem(body)
+    assert message in problem(body, 1)
 
 
 OPTIONS = {

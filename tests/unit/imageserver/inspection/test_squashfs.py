@@ -37,9 +37,9 @@ def pieces(body: bytes, size: int) -> Iterator[bytes]:
 
 def refusal(body: bytes) -> str:
     """Return the refusal, the same for any chunk sizes; empty if the file passes unchanged."""
-    said = {_refusal(body, chunk) for chunk in (1, 7, 1000, 1 << 20)}
-    assert len(said) == 1
-    return said.pop()
+    refusals = {_refusal(body, chunk) for chunk in (1, 7, 1000, 1 << 20)}
+    assert len(refusals) == 1
+    return refusals.pop()
 
 
 def _refusal(body: bytes, chunk: int) -> str:
@@ -66,7 +66,7 @@ def test_a_squashfs_with_many_owners_is_accepted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "says"),
+    ("fields", "message"),
     [
         ({"major": 3}, "is squashfs 3.0 by its header, expected 4.0"),
         ({"minor": 1}, "is squashfs 4.1 by its header, expected 4.0"),
@@ -84,8 +84,8 @@ def test_a_squashfs_with_many_owners_is_accepted() -> None:
         ({"id_table": 2048}, "by its header the list of owners is at byte 2,048, but something else is there"),
     ],
 )
-def test_a_header_that_contradicts_itself_or_the_file_is_refused(fields: dict[str, int], says: str) -> None:
-    assert says in refusal(whole(**fields))
+def test_a_header_that_contradicts_itself_or_the_file_is_refused(fields: dict[str, int], message: str) -> None:
+    assert message in refusal(whole(**fields))
 
 
 def test_a_file_that_ends_within_its_header_is_refused() -> None:
@@ -123,7 +123,7 @@ def test_a_unified_image_is_distinguished_from_a_root_in_any_compression(how: st
 
 
 @pytest.mark.parametrize(
-    ("names", "says"),
+    ("names", "message"),
     [
         (("metadata.yaml", "rootfs"), "is a whole image in squashfs form"),
         (("metadata.yaml", "rootfs.img"), "is a whole image in squashfs form"),
@@ -137,10 +137,10 @@ def test_a_unified_image_is_distinguished_from_a_root_in_any_compression(how: st
         (("metadata.yaml", "rootfs", *map("zz{}".format, range(1000))), ""),
     ],
 )
-def test_a_squashfs_is_a_root_unless_its_top_folder_is_that_of_an_image(names: tuple[str, ...], says: str) -> None:
+def test_a_squashfs_is_a_root_unless_its_top_folder_is_that_of_an_image(names: tuple[str, ...], message: str) -> None:
     found = refusal(images.squashfs_of(*names))
-    assert says in found
-    assert bool(says) == bool(found)
+    assert message in found
+    assert bool(message) == bool(found)
 
 
 @pytest.mark.parametrize("compression", [3, 5])
@@ -167,12 +167,12 @@ def test_images_and_roots_made_by_mksquashfs_are_distinguished(tmp_path: Path, h
     for number in range(2000):
         (tmp_path / f"image/rootfs/usr/bin/{number}").write_text(str(number))
     (tmp_path / "image/metadata.yaml").write_text("architecture: x86_64")
-    said = []
+    refusals = []
     for folder in ("image", "image/rootfs"):
         made = tmp_path / "made"
         subprocess.run(
             ["mksquashfs", tmp_path / folder, made, "-noappend", "-quiet", "-no-progress", "-comp", how], check=True
         )
-        said.append(refusal(made.read_bytes()))
-    assert "is a whole image in squashfs form" in said[0]
-    assert said[1] == ""
+        refusals.append(refusal(made.read_bytes()))
+    assert "is a whole image in squashfs form" in refusals[0]
+    assert refusals[1] == ""

@@ -92,11 +92,11 @@ BAD: dict[str, tuple[bytes, str]] = {
 }
 
 
-@pytest.mark.parametrize(("body", "says"), BAD.values(), ids=BAD.keys())
-def test_each_kind_of_broken_tarball_has_its_own_error(body: bytes, says: str) -> None:
+@pytest.mark.parametrize(("body", "message"), BAD.values(), ids=BAD.keys())
+def test_each_kind_of_broken_tarball_has_its_own_error(body: bytes, message: str) -> None:
     with pytest.raises(UnreadableArchive) as reason:
         read(body, chunk=100_000)
-    assert says in str(reason.value)
+    assert message in str(reason.value)
 
 
 def test_a_million_members_are_too_many() -> None:

@@ -34,7 +34,7 @@ def test_secondary_compression_a_code_table_and_a_name_are_skipped() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "says"),
+    ("body", "message"),
     [
         (HEADER + b"\0", "is cut short"),
         (HEADER + b"\4\x09name", "is cut short"),
@@ -46,9 +46,9 @@ def test_secondary_compression_a_code_table_and_a_name_are_skipped() -> None:
         (HEADER + b"\0\1" + (b"\xff" * 7 + b"\x7f") * 2 + b"\2\1\0", "beyond the end of any file"),
     ],
 )
-def test_a_delta_that_cannot_be_applied_is_refused(body: bytes, says: str) -> None:
-    assert says in str(read(body))
-    assert says in str(read(body, 1))
+def test_a_delta_that_cannot_be_applied_is_refused(body: bytes, message: str) -> None:
+    assert message in str(read(body))
+    assert message in str(read(body, 1))
 
 
 @pytest.mark.parametrize("options", [[], ["-9"], ["-S", "none"], ["-S", "djw"], ["-A"], ["-n"], ["-W", "16384"]])

@@ -178,14 +178,14 @@ REFUSED: dict[str, tuple[dict[str, bytes], str, str, Fault]] = {
 }
 
 
-@pytest.mark.parametrize(("files", "file", "says", "fault"), REFUSED.values(), ids=REFUSED.keys())
+@pytest.mark.parametrize(("files", "file", "sentence", "fault"), REFUSED.values(), ids=REFUSED.keys())
 def test_invalid_files_are_refused_with_a_reason(
-    system: System, files: dict[str, bytes], file: str, says: str, fault: Fault
+    system: System, files: dict[str, bytes], file: str, sentence: str, fault: Fault
 ) -> None:
     done = ingested(system, images.split_image() | files)
     (reason,) = [reason for reason in record(system).reasons if reason.kind == "error"]
     assert reason.file == file
-    assert says in reason.sentence
+    assert sentence in reason.sentence
     assert reason.sentence.startswith((file, repr(file)))
     assert reason.fault == fault
     assert done.new_faults == [fault]

@@ -176,7 +176,7 @@ def test_a_record_written_meanwhile_is_not_overwritten(system: System) -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "says"),
+    ("found", "description"),
     [
         (None, "the bucket keeps no earlier one that can be read: if it was withdrawn, withdraw it again"),
         (Record(version=PATH), "as an earlier one says, nothing of it is withdrawn"),
@@ -186,5 +186,5 @@ def test_a_record_written_meanwhile_is_not_overwritten(system: System) -> None:
         ),
     ],
 )
-def test_the_description_names_everything_kept_of_a_lost_record(found: Record | None, says: str) -> None:
-    assert describe(found) == says
+def test_the_description_names_everything_kept_of_a_lost_record(found: Record | None, description: str) -> None:
+    assert describe(found) == description

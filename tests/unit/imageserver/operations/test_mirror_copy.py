@@ -196,12 +196,12 @@ def test_a_run_that_adds_nothing_to_a_begun_copy_asks_for_no_further_run(world: 
     assert world.upstream.bytes_read[PATH] < len(BODY) + 2 * PART, "what was there before is not read again"
 
 
-@pytest.mark.parametrize("said", [0, len(BODY)])
-def test_a_file_larger_than_this_server_takes_is_refused_before_it_is_read(world: World, said: int) -> None:
+@pytest.mark.parametrize("stated_bytes", [0, len(BODY)])
+def test_a_file_larger_than_this_server_takes_is_refused_before_it_is_read(world: World, stated_bytes: int) -> None:
     world.most_bytes = len(BODY)
     world.body += b"x"
     world.upstream.files[PATH] = world.body
-    copied = world.copy(world.file(size_bytes=said and said + 1))
+    copied = world.copy(world.file(size_bytes=stated_bytes and stated_bytes + 1))
     assert (copied.outcome, copied.bytes_read, world.is_clean) == (Outcome.REFUSED, 0, True)
     assert "expected at most 10,340 (MaxUploadBytes)" in copied.reason
 

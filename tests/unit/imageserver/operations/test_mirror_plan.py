@@ -151,8 +151,8 @@ def test_upstream_images_are_listed_here_with_the_same_fingerprints(site: Site) 
     site.copy()
     assert site.listed() == names(D1, D2)
     there, here = (documents.versions_of(one.products_document(), NOBLE) for one in (site.origin.system, site.system))
-    said = {name: (version.mirrored_from, version.upstream_signed_by) for name, version in here.items()}
-    assert said == dict.fromkeys(names(D1, D2), ("images.example.net", ""))
+    origins = {name: (version.mirrored_from, version.upstream_signed_by) for name, version in here.items()}
+    assert origins == dict.fromkeys(names(D1, D2), ("images.example.net", ""))
     assert there == {name: replace(version, mirrored_from="") for name, version in here.items()}
     status = site.run().status
     assert status.in_step == status.looked == status.compared

@@ -94,7 +94,7 @@ def test_a_version_that_is_withdrawn_at_the_same_moment_is_named(server: System)
 
 
 @pytest.mark.parametrize(
-    ("version", "to", "said"),
+    ("version", "to", "message"),
     [
         ("20261101_1000", "stable", "there is no images/ubuntu/noble/amd64/default/20261101_1000"),
         (NEW, "none", "there is no view 'none'"),
@@ -102,10 +102,10 @@ def test_a_version_that_is_withdrawn_at_the_same_moment_is_named(server: System)
     ],
 )
 def test_an_impossible_promotion_is_refused_by_name_and_writes_nothing(
-    server: System, version: str, to: str, said: str
+    server: System, version: str, to: str, message: str
 ) -> None:
     before = configured(server.store)
-    with pytest.raises(InvalidView, match=said):
+    with pytest.raises(InvalidView, match=message):
         promote(server.store, to, parse_version(f"{NOBLE.path}/{version}"), server.store.clock, "ann", pause)
     assert configured(server.store) == before
 
@@ -200,8 +200,8 @@ def test_two_checks_that_post_at_once_are_both_kept() -> None:
 def test_a_result_about_an_unknown_version_or_other_bytes_is_not_kept() -> None:
     server = channel_that_requires()
     before = dict(server.store.objects)
-    for version, said in (("20261101_1000", "there is no"), (NEW, "does not have the fingerprint")):
-        with pytest.raises(InvalidView, match=said):
+    for version, message in (("20261101_1000", "there is no"), (NEW, "does not have the fingerprint")):
+        with pytest.raises(InvalidView, match=message):
             post_result(
                 server.store, parse_version(f"{NOBLE.path}/{version}"), "boots", passed=True, tested={"0" * 64}, url="",
                 now=server.store.clock, by="ci", pause=pause,

@@ -14,7 +14,7 @@ from imageserver.versions import records
 from imageserver.versions.assessment import assessed
 from tests.support import images
 from tests.support.memory_store import START, System
-from tests.support.two_versions import OTHER, PATH, VERSION, told, two_versions
+from tests.support.two_versions import OTHER, PATH, VERSION, status_of, two_versions
 
 
 def pause(_: float) -> None:
@@ -32,15 +32,15 @@ def test_a_withdrawn_version_is_delisted_and_its_files_stay(system: System) -> N
     system.catch_up()
     assert system.listed() == {VERSION.product.name: ["20261122_10:00"]}
     assert f"{PATH}/rootfs.squashfs" in system.store.objects
-    assert (told(system).status, told(system).delete_after) == ("withdrawn", "2026-11-24T10:00:00+00:00")
-    assert "can be restored until 2026-11-24T10:00:00+00:00" in told(system).reasons[0].sentence
+    assert (status_of(system).status, status_of(system).delete_after) == ("withdrawn", "2026-11-24T10:00:00+00:00")
+    assert "can be restored until 2026-11-24T10:00:00+00:00" in status_of(system).reasons[0].sentence
 
 
 @pytest.mark.parametrize("hours", [10**8, 10**20])
 def test_a_grace_time_that_ends_behind_any_date_keeps_the_files(system: System, hours: int) -> None:
     assert withdraw.withdraw(system.store, VERSION, START, hours, pause).delete_after == "9999-12-31T23:59:59+00:00"
     system.catch_up()
-    assert (told(system).status, told(system).delete_after) == ("withdrawn", "9999-12-31T23:59:59+00:00")
+    assert (status_of(system).status, status_of(system).delete_after) == ("withdrawn", "9999-12-31T23:59:59+00:00")
 
 
 def test_a_second_withdrawal_keeps_the_first_date_and_reason_and_reports_it(system: System) -> None:
@@ -109,31 +109,31 @@ def test_a_product_is_withdrawn_with_all_its_versions_recorded_or_not(system: Sy
     assert done.versions == [f"{VERSION.product.path}/{day}_10:00" for day in ("20261122", "20261123", "20261124")]
     system.catch_up()
     assert system.listed() == {}
-    assert told(system, f"{VERSION.product.path}/20261124_10:00").status == "withdrawn"
+    assert status_of(system, f"{VERSION.product.path}/20261124_10:00").status == "withdrawn"
 
 
 def test_a_withdrawn_file_leaves_the_rest_of_its_version_listed(system: System) -> None:
     system.upload(PATH, {"disk.qcow2": images.qcow2()})
     system.catch_up()
-    assert len(told(system).fingerprints) == 2
+    assert len(status_of(system).fingerprints) == 2
     done = withdraw.withdraw(system.store, parse_key(f"{PATH}/disk.qcow2"), START, 24, pause)
     assert (done.versions, done.files) == ([], [f"{PATH}/disk.qcow2"])
     system.catch_up()
-    found = told(system)
+    found = status_of(system)
     assert (found.status, len(found.fingerprints)) == ("listed", 1)
     assert "disk.qcow2 was withdrawn; it is deleted after 2026-11-24T10:00:00+00:00" in found.reasons[0].sentence
     withdraw.restore(system.store, parse_key(f"{PATH}/disk.qcow2"), pause)
     system.catch_up()
-    assert len(told(system).fingerprints) == 2
+    assert len(status_of(system).fingerprints) == 2
 
 
 def test_another_upload_under_the_name_of_a_withdrawn_file_is_listed(system: System) -> None:
     withdraw.withdraw(system.store, parse_key(f"{PATH}/rootfs.squashfs"), START, 24, pause)
     system.catch_up()
-    assert told(system).status == "incomplete"
+    assert status_of(system).status == "incomplete"
     system.upload(PATH, {"rootfs.squashfs": images.squashfs("another")})
     system.catch_up()
-    assert told(system).status == "listed"
+    assert status_of(system).status == "listed"
 
 
 @pytest.mark.parametrize("seed", ["another", None], ids=["other bytes", "the same bytes"])

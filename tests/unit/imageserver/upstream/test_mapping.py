@@ -166,16 +166,18 @@ def test_a_flat_layout_is_mapped_with_each_kind_of_tarball_once() -> None:
 def test_a_file_that_cannot_be_mirrored_is_reported(change: dict[str, Any], name: str, reason: str) -> None:
     items = split("flat")
     items["root.squashfs"] |= change
-    told = left_out(document({NOBLE: product({DAY: items})}))
-    assert reason in told[f"{NOBLE}/{DAY}{name}"], told
+    reasons = left_out(document({NOBLE: product({DAY: items})}))
+    assert reason in reasons[f"{NOBLE}/{DAY}{name}"], reasons
 
 
-def test_a_root_with_more_combined_sha256s_than_its_message_can_hold_is_told() -> None:
+def test_a_root_with_more_combined_sha256s_than_its_message_can_hold_is_reported() -> None:
     items = split("flat")
     for n in range(9):
         items[f"lxd{n}"] = item("lxd.tar.xz", f"flat/{n}", f"{n:064x}", combined_squashfs_sha256=f"{n:064x}")
-    told = left_out(document({NOBLE: product({DAY: items})}))
-    assert "combined sha256s in upstream's catalog, expected at most 8" in told[f"{NOBLE}/{DAY}/root.squashfs"], told
+    reasons = left_out(document({NOBLE: product({DAY: items})}))
+    assert "combined sha256s in upstream's catalog, expected at most 8" in reasons[f"{NOBLE}/{DAY}/root.squashfs"], (
+        reasons
+    )
 
 
 @pytest.mark.parametrize(

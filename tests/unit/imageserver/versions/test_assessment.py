@@ -228,8 +228,8 @@ def test_assessing_a_record_again_changes_nothing(system: System, seed: int) -> 
 
 
 def test_a_metadata_json_that_contradicts_sha256sums_gives_no_aliases(system: System) -> None:
-    said = {"metadata.json": b'{"aliases": ["lts"]}', "SHA256SUMS": sums(("metadata.json", WRONG))}
-    found = after(system, PLAIN | said)
+    files = {"metadata.json": b'{"aliases": ["lts"]}', "SHA256SUMS": sums(("metadata.json", WRONG))}
+    found = after(system, PLAIN | files)
     assert found.state == "complete"
     assert errors(found).keys() == {"metadata.json"}
     assert overrides(found).aliases == ()

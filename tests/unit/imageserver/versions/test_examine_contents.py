@@ -118,15 +118,15 @@ CONTENTS = {
 }
 
 
-@pytest.mark.parametrize(("body", "content", "says"), CONTENTS.values(), ids=CONTENTS.keys())
+@pytest.mark.parametrize(("body", "content", "refusal"), CONTENTS.values(), ids=CONTENTS.keys())
 @pytest.mark.parametrize("compression", ["plain", "gz", "xz"])
 def test_the_content_of_a_tarball_is_a_fact_of_its_record(
-    body: bytes, content: str, says: str, compression: str
+    body: bytes, content: str, refusal: str, compression: str
 ) -> None:
     _, record = ingested({"u.tar.gz": images.compress(body, compression)})
     facts = record.files["u.tar.gz"]
-    assert (facts.content, bool(facts.sha256)) == (content, not says)
-    assert says in facts.refusal
+    assert (facts.content, bool(facts.sha256)) == (content, not refusal)
+    assert refusal in facts.refusal
 
 
 NEEDS = YAML + b"templates: {/etc/hosts: {when: [create], template: hosts.tpl}}\n"
@@ -148,21 +148,21 @@ TEMPLATES = {
 }
 
 
-@pytest.mark.parametrize(("members", "says"), TEMPLATES.values(), ids=TEMPLATES.keys())
+@pytest.mark.parametrize(("members", "refusal"), TEMPLATES.values(), ids=TEMPLATES.keys())
 @pytest.mark.parametrize("compression", ["plain", "gz", "xz", "zst"])
 def test_a_unified_image_without_a_template_that_it_applies_is_refused(
-    members: dict[str, bytes], says: str, compression: str
+    members: dict[str, bytes], refusal: str, compression: str
 ) -> None:
     _, record = ingested({"u.tar.gz": images.compress(images.tarball(members), compression)})
     facts = record.files["u.tar.gz"]
-    assert (bool(facts.sha256), facts.warnings) == (not says, ())
-    assert says in facts.refusal
+    assert (bool(facts.sha256), facts.warnings) == (not refusal, ())
+    assert refusal in facts.refusal
 
 
 def test_the_last_of_two_metadata_yaml_decides_which_templates_a_unified_image_needs() -> None:
-    for first, last, says in ((NEEDS, UNUSED, ""), (UNUSED, NEEDS, MISSING)):
+    for first, last, refusal in ((NEEDS, UNUSED, ""), (UNUSED, NEEDS, MISSING)):
         body = tar(("metadata.yaml", first), ("metadata.yaml", last), ("rootfs/x", b""))
-        assert says in ingested({"u.tar.gz": body})[1].files["u.tar.gz"].refusal
+        assert refusal in ingested({"u.tar.gz": body})[1].files["u.tar.gz"].refusal
 
 
 BEHIND: dict[str, tuple[tarfile.TarInfo | tuple[str, bytes], str]] = {
@@ -176,15 +176,15 @@ BEHIND: dict[str, tuple[tarfile.TarInfo | tuple[str, bytes], str]] = {
 }
 
 
-@pytest.mark.parametrize(("behind", "says"), BEHIND.values(), ids=BEHIND.keys())
+@pytest.mark.parametrize(("behind", "refusal"), BEHIND.values(), ids=BEHIND.keys())
 def test_what_lies_behind_the_root_of_a_whole_image_counts_as_what_lies_in_front(
-    behind: tarfile.TarInfo | tuple[str, bytes], says: str
+    behind: tarfile.TarInfo | tuple[str, bytes], refusal: str
 ) -> None:
     """Both are unpacked, and of two files of one name the last one stays."""
-    root = next(iter((DISK if "a qcow2" in says else TREE).items()))
+    root = next(iter((DISK if "a qcow2" in refusal else TREE).items()))
     for members in ((("metadata.yaml", YAML), root, behind), (root, ("metadata.yaml", YAML), behind)):
         _, record = ingested({"u.tar.gz": images.compress(images.tar(*members), "gz")})
-        assert says in record.files["u.tar.gz"].refusal
+        assert refusal in record.files["u.tar.gz"].refusal
 
 
 def test_metadata_behind_the_root_mends_that_in_front_of_it() -> None:
@@ -238,7 +238,7 @@ def sparse_disk(form: str, disk: bytes) -> bytes:
 
 @pytest.mark.parametrize("form", ["gnu", "posix"])
 def test_the_header_of_a_disk_that_is_stored_without_its_holes_is_checked(form: str) -> None:
-    for disk, says in (
+    for disk, refusal in (
         (images.qcow2("s", 3000), ""),
         (images.qcow2_header(version=3) + bytes(2000), ""),
         (images.qcow2_header(backing=300, backing_bytes=5) + bytes(2000), "needs a backing file"),
@@ -248,8 +248,10 @@ def test_the_header_of_a_disk_that_is_stored_without_its_holes_is_checked(form: 
     ):
         _, record = ingested({"u.tar": sparse_disk(form, disk)})
         facts = record.files["u.tar"]
-        assert says in facts.refusal
-        assert (facts.content, bool(facts.refusal)) == ("" if says else "virtual-machine", bool(says)), facts.refusal
+        assert refusal in facts.refusal
+        assert (facts.content, bool(facts.refusal)) == ("" if refusal else "virtual-machine", bool(refusal)), (
+            facts.refusal
+        )
 
 
 @pytest.mark.parametrize("name", ["\x1b[2J", "it's $(reboot)", "x" * 3000])
@@ -425,7 +427,7 @@ NO_TAR = "is cut short: it ends in the middle of its own structure"  # the frame
 
 
 @pytest.mark.parametrize(
-    ("frame", "says"),
+    ("frame", "message"),
     [
         (b"\x00\x88", NO_TAR),  # 2^27
         (b"\x00\x89", "needs a window of 150,994,944 bytes"),
@@ -435,8 +437,8 @@ NO_TAR = "is cut short: it ends in the middle of its own structure"  # the frame
         (b"\xa1\x07\x01\x00\x00\x08", "needs a window of 134,217,729 bytes"),  # with a dictionary's number
     ],
 )
-def test_zstd_that_needs_more_memory_than_the_zstd_command_allows_is_refused(frame: bytes, says: str) -> None:
-    assert says in problem(b"\x28\xb5\x2f\xfd" + frame + b"\1\0\0", 3)
+def test_zstd_that_needs_more_memory_than_the_zstd_command_allows_is_refused(frame: bytes, message: str) -> None:
+    assert message in problem(b"\x28\xb5\x2f\xfd" + frame + b"\1\0\0", 3)
 
 
 def test_lzma_that_needs_more_memory_than_available_is_not_called_damaged() -> None:

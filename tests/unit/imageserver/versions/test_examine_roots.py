@@ -29,7 +29,7 @@ def machine(disk: bytes, *, disk_first: bool = False) -> bytes:
 
 @pytest.mark.parametrize("disk_first", [False, True])
 @pytest.mark.parametrize(
-    ("disk", "says"),
+    ("disk", "sentence"),
     [
         (DISK[:600], "holds a rootfs.img that is cut short"),
         (images.qcow2_header(backing=200, backing_bytes=11) + bytes(4096), "img that needs a backing file"),
@@ -44,10 +44,10 @@ def machine(disk: bytes, *, disk_first: bool = False) -> bytes:
     ],
 )
 def test_the_disk_in_a_unified_tarball_is_checked_like_a_separate_one(
-    disk: bytes, says: str, *, disk_first: bool
+    disk: bytes, sentence: str, *, disk_first: bool
 ) -> None:
-    state, said = reasons({"u.tar.xz": machine(disk, disk_first=disk_first)})
-    assert (state, says in said) == ("invalid", True), said
+    state, sentences = reasons({"u.tar.xz": machine(disk, disk_first=disk_first)})
+    assert (state, sentence in sentences) == ("invalid", True), sentences
 
 
 @pytest.mark.parametrize("disk_first", [False, True])
@@ -65,8 +65,8 @@ def test_metadata_and_unified_images_named_like_a_root_are_refused(compression: 
             images.tarball({"metadata.yaml": images.metadata_yaml(), "rootfs.img": DISK}), compression
         ),
     }[root]
-    state, said = reasons({"lxd.tar.xz": images.metadata_tarball(serial="x"), "rootfs.tar.xz": body})
-    assert (state, "rootfs.tar.xz is no root, it holds a metadata.yaml" in said) == ("invalid", True), said
+    state, sentences = reasons({"lxd.tar.xz": images.metadata_tarball(serial="x"), "rootfs.tar.xz": body})
+    assert (state, "rootfs.tar.xz is no root, it holds a metadata.yaml" in sentences) == ("invalid", True), sentences
 
 
 def test_a_root_with_a_metadata_yaml_among_its_folders_stays_a_root() -> None:
@@ -76,7 +76,7 @@ def test_a_root_with_a_metadata_yaml_among_its_folders_stays_a_root() -> None:
 
 @pytest.mark.parametrize("compression", ["xz", "gz", "zst", "bz2", "lzma"])
 @pytest.mark.parametrize(
-    ("body", "says"),
+    ("body", "sentence"),
     [
         (DISK, "it unpacks to a qcow2 disk and not to a tarball: upload what it unpacks to as disk.qcow2"),
         (
@@ -91,11 +91,11 @@ def test_a_root_with_a_metadata_yaml_among_its_folders_stays_a_root() -> None:
     ],
     ids=["qcow2", "squashfs", "cpio", "packed twice", "disk", "text", "nothing"],
 )
-def test_a_compressed_root_that_is_not_a_tarball_is_refused(compression: str, body: bytes, says: str) -> None:
-    state, said = reasons(
+def test_a_compressed_root_that_is_not_a_tarball_is_refused(compression: str, body: bytes, sentence: str) -> None:
+    state, sentences = reasons(
         {"lxd.tar.xz": images.metadata_tarball(), "rootfs.tar.xz": images.compress(body, compression)}
     )
-    assert (state, f"rootfs.tar.xz is no root, {says}" in said) == ("invalid", True), said
+    assert (state, f"rootfs.tar.xz is no root, {sentence}" in sentences) == ("invalid", True), sentences
 
 
 def test_a_member_of_negative_size_in_a_plain_root_is_refused() -> None:
@@ -103,8 +103,8 @@ def test_a_member_of_negative_size_in_a_plain_root_is_refused() -> None:
     header[124:136] = b"\xff" * 4 + (-512).to_bytes(8, "big", signed=True)
     header[148:156] = b" " * 8
     header[148:156] = b"%06o\0 " % sum(header)
-    state, said = reasons({"lxd.tar.xz": images.metadata_tarball(), "rootfs.tar": bytes(header) + bytes(1024)})
-    assert (state, "a member of -512 bytes" in said) == ("invalid", True), said
+    state, sentences = reasons({"lxd.tar.xz": images.metadata_tarball(), "rootfs.tar": bytes(header) + bytes(1024)})
+    assert (state, "a member of -512 bytes" in sentences) == ("invalid", True), sentences
 
 
 def bitmaps(directory: int) -> bytes:
@@ -122,7 +122,7 @@ def one_table() -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("disk", "says"),
+    ("disk", "message"),
     [
         (images.qcow2_header(refcount_clusters=0) + bytes(4096), "no table of reference counts"),
         (images.qcow2_header(snapshots=70_000, snapshots_at=512) + bytes(4096), "has 70,000 snapshots"),
@@ -130,8 +130,8 @@ def one_table() -> bytes:
         (bitmaps(1 << 30), "its directory of bitmaps ends at byte"),
     ],
 )
-def test_disks_that_qemu_cannot_open_are_refused(disk: bytes, says: str) -> None:
-    with pytest.raises(qcow2.UnusableDisk, match=says):
+def test_disks_that_qemu_cannot_open_are_refused(disk: bytes, message: str) -> None:
+    with pytest.raises(qcow2.UnusableDisk, match=message):
         list(qcow2.checked(iter([disk]), len(disk)))
 
 
