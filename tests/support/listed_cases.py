@@ -38,17 +38,17 @@ class Row:
 
     versions: Mapping[str, Mapping[str, bytes]]
     listed: frozenset[str]
-    says: str = ""
+    reason: str = ""
     clients: tuple[str, ...] = ("incus", "lxd")
     aliases: Mapping[str, str] = field(default_factory=dict)
 
 
-def row(files: Mapping[str, bytes], *listed: str, says: str = "", path: str = PATH, **more: Any) -> Row:
-    return Row({path: files}, frozenset(f"{path}/{file}" for file in listed), says, **more)
+def row(files: Mapping[str, bytes], *listed: str, reason: str = "", path: str = PATH, **more: Any) -> Row:
+    return Row({path: files}, frozenset(f"{path}/{file}" for file in listed), reason, **more)
 
 
-def rows(versions: Mapping[str, Mapping[str, bytes]], *listed: str, says: str = "", **more: Any) -> Row:
-    return Row(versions, frozenset(listed), says, **more)
+def rows(versions: Mapping[str, Mapping[str, bytes]], *listed: str, reason: str = "", **more: Any) -> Row:
+    return Row(versions, frozenset(listed), reason, **more)
 
 
 def packed(members: Mapping[str, bytes], how: str = "xz") -> bytes:
@@ -129,7 +129,7 @@ def assert_listed_or_explained(case: Row) -> None:
     items = [item for p in products.values() for v in p["versions"].values() for item in v["items"].values()]
     found = [item["path"].removeprefix("images/") for item in items if item["ftype"] not in METADATA_FTYPES]
     assert set(found) == case.listed
-    assert case.says in sentences(system, document)
+    assert case.reason in sentences(system, document)
     for alias, product in case.aliases.items():
         assert alias in products[product.replace("/", ":")]["aliases"].split(",")
     if served:

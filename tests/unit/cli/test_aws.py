@@ -95,7 +95,7 @@ def test_the_region_is_found_where_the_aws_tools_look_for_it(
 
 
 @pytest.mark.parametrize(
-    ("variables", "says"),
+    ("variables", "message"),
     [
         ({"AWS_PROFILE": "wrok"}, r"AWS_PROFILE is wrok, .*; set AWS_PROFILE to one that is there \(default, work, "),
         ({"AWS_PROFILE": ""}, "AWS_PROFILE is empty; unset it"),
@@ -104,13 +104,13 @@ def test_the_region_is_found_where_the_aws_tools_look_for_it(
 )
 @pytest.mark.parametrize("line", ["presign", "admin stack", "admin bucket", "bench"])
 def test_every_script_names_a_missing_profile(
-    line: str, variables: dict[str, str], says: str, monkeypatch: pytest.MonkeyPatch
+    line: str, variables: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wired(monkeypatch, nobody)
     put(monkeypatch, variables)
     done = run(line)
     assert done.exit_code == (1 if line == "bench" else NO_CREDENTIALS), done.output
-    assert re.search(says, done.stderr)
+    assert re.search(message, done.stderr)
     assert done.stdout == ""
 
 
@@ -244,7 +244,7 @@ def refusing(code: str, status: int) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("code", "status", "says", "remedy"),
+    ("code", "status", "message", "remedy"),
     [
         ("ExpiredToken", 400, aws.EXPIRED, aws.LOG_IN_AGAIN),
         ("InvalidAccessKeyId", 403, aws.NOT_TAKEN, aws.LOG_IN),
@@ -254,18 +254,18 @@ def refusing(code: str, status: int) -> Any:
 )
 @pytest.mark.parametrize("line", ["presign", "admin stack", "admin bucket"])
 def test_each_kind_of_rejected_credentials_has_its_own_message(
-    line: str, code: str, status: int, says: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+    line: str, code: str, status: int, message: str, remedy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(monkeypatch, {"AWS_PROFILE": "bare", "AWS_REGION": "eu-central-1"})
     wired(monkeypatch, refusing(code, status))
     done = run(line)
     assert done.exit_code == NO_CREDENTIALS, done.output
-    assert says in done.stderr
+    assert message in done.stderr
     assert remedy in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("variables", "says"),
+    ("variables", "message"),
     [
         ({"AWS_ACCESS_KEY_ID": "AKIA"}, f"are not complete: .*AWS_SECRET_ACCESS_KEY; {aws.LOG_IN}"),
         ({"AWS_PROFILE": "old"}, "the SSO session is over, or nobody logged in: .*; aws sso login --profile old"),
@@ -276,13 +276,13 @@ def test_each_kind_of_rejected_credentials_has_its_own_message(
 )
 @pytest.mark.parametrize("line", ["presign", "admin stack", "admin bucket", "bench"])
 def test_missing_credentials_are_reported_with_the_variables_to_set(
-    line: str, variables: dict[str, str], says: str, monkeypatch: pytest.MonkeyPatch
+    line: str, variables: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(monkeypatch, {"AWS_REGION": "eu-central-1", **variables})
     wired(monkeypatch, bucket_in("eu-central-1"))
     done = run(line)
     assert done.exit_code == (1 if line == "bench" else NO_CREDENTIALS), done.output
-    assert re.search(says, done.stderr), done.stderr
+    assert re.search(message, done.stderr), done.stderr
     assert done.stdout == ""
 
 
@@ -321,8 +321,8 @@ def test_the_end_of_a_line_is_no_part_of_a_variable(end: str, monkeypatch: pytes
 @pytest.mark.parametrize("line", ["presign", "admin bucket"])
 def test_credentials_that_no_header_can_hold_are_not_printed(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     put(monkeypatch, {**KEYS, "AWS_SESSION_TOKEN": "a\ntoken", "AWS_REGION": "eu-central-1"})
-    said = boto.HTTPClientError(error=ValueError("Invalid header value b'a\\ntoken'"))
-    wired(monkeypatch, lambda *_: said)
+    error = boto.HTTPClientError(error=ValueError("Invalid header value b'a\\ntoken'"))
+    wired(monkeypatch, lambda *_: error)
     done = run(line)
     assert (done.exit_code, "token" in done.output) == (NO_CREDENTIALS, False), done.output
     assert f"the AWS credentials hold a line break; {aws.LOG_IN}" in done.stderr

@@ -33,16 +33,16 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
 
 
 def test_stack_json_has_its_documented_fields(stack: Stack, tmp_path: Path) -> None:
-    said = json.loads((tmp_path / "stack.json").read_text())
-    assert {"base_url", "ca_file", "s3_endpoint", "bucket", "region", "pid", "api_url"} <= set(said)
+    facts = json.loads((tmp_path / "stack.json").read_text())
+    assert {"base_url", "ca_file", "s3_endpoint", "bucket", "region", "pid", "api_url"} <= set(facts)
     assert read_stack(tmp_path) == stack
 
 
 def test_a_dead_stack_is_not_found(stack: Stack, tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         pass
-    said = json.loads((tmp_path / "stack.json").read_text())
-    (tmp_path / "stack.json").write_text(json.dumps({**said, "pid": ended.pid}))
+    facts = json.loads((tmp_path / "stack.json").read_text())
+    (tmp_path / "stack.json").write_text(json.dumps({**facts, "pid": ended.pid}))
     with pytest.raises(NotRunning, match="is gone"):
         read_stack(tmp_path)
     remove_stack(tmp_path)

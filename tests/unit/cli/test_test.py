@@ -30,10 +30,10 @@ def test_help_needs_no_packages(tmp_path: Path) -> None:
 
 def test_a_read_only_clone_is_tested_without_writing_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ruff, mypy, pytest and hypothesis each keep a cache, by default in the current folder."""
-    told: list[dict[str, str]] = []
+    environments: list[dict[str, str]] = []
 
     def run(command: list[str], env: dict[str, str], **_: object) -> subprocess.CompletedProcess[str]:
-        told.append(env)
+        environments.append(env)
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(cli.test, "working_folder", lambda: tmp_path)
@@ -42,8 +42,8 @@ def test_a_read_only_clone_is_tested_without_writing_to_it(tmp_path: Path, monke
     monkeypatch.setattr(sys, "argv", ["test"])
     monkeypatch.setenv("PYTEST_ADDOPTS", "-x")
     assert cli.test.main() == 0
-    assert len(told) == len(cli.test.checks(PROJECT)) + 1
-    for env in told:
+    assert len(environments) == len(cli.test.checks(PROJECT)) + 1
+    for env in environments:
         caches = [env["RUFF_CACHE_DIR"], env["MYPY_CACHE_DIR"], env["HYPOTHESIS_STORAGE_DIRECTORY"]]
         first, _, cache = shlex.split(env["PYTEST_ADDOPTS"])
         assert (first, cache.partition("=")[0]) == ("-x", "cache_dir")

@@ -67,14 +67,14 @@ def test_an_unknown_check_is_reported_by_name(
     assert "there is no check rough; the checks are ruff, " in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("required", "code", "said"), [("", 0, "NOT RUN"), ("1", 1, "FAILED, NOT RUN")])
+@pytest.mark.parametrize(("required", "code", "outcome"), [("", 0, "NOT RUN"), ("1", 1, "FAILED, NOT RUN")])
 def test_a_check_whose_program_is_missing_fails_where_everything_is_required(
-    required: str, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    required: str, code: int, outcome: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command, "checks", lambda _project: {"actionlint": ["no-such-program"]})
     monkeypatch.setenv("SIMPLESTREAMS_REQUIRE_EXTRAS", required)
     assert lint(monkeypatch) == code
-    assert f"actionlint: {said}, no-such-program is missing" in capsys.readouterr().out
+    assert f"actionlint: {outcome}, no-such-program is missing" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("program", "code"), [("true", 0), ("false", 1)])

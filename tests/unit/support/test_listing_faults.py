@@ -40,11 +40,11 @@ def found(change: Callable[[Products], object], bodies: dict[str, bytes] | None 
     change(document["products"])
     served[PATH] = json.dumps(document).encode()
     objects = {key: stored.body for key, stored in system.store.objects.items()} | (bodies or {})
-    told: dict[str, str] = {}
+    by_client: dict[str, str] = {}
     for sentence in faults(served, objects.get):
         client, _, fault = sentence.partition(": ")
-        told[client] = told.get(client, "") + fault + "\n"
-    return told
+        by_client[client] = by_client.get(client, "") + fault + "\n"
+    return by_client
 
 
 def items(products: Products, version: str = NEW) -> Any:
@@ -114,12 +114,12 @@ CASES: dict[str, tuple[Callable[[Products], object], dict[str, bytes], str, list
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("change", "bodies", "says", "clients"), CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize(("change", "bodies", "sentence", "clients"), CASES.values(), ids=CASES.keys())
 def test_each_kind_of_fault_is_found_for_the_clients_that_have_it(
-    change: Callable[[Products], object], bodies: dict[str, bytes], says: str, clients: list[str]
+    change: Callable[[Products], object], bodies: dict[str, bytes], sentence: str, clients: list[str]
 ) -> None:
-    told = found(change, bodies)
-    assert {client for client, sentences in told.items() if says in sentences} == set(clients), told
+    by_client = found(change, bodies)
+    assert {client for client, sentences in by_client.items() if sentence in sentences} == set(clients), by_client
 
 
 def unified(files: dict[str, bytes], **fields: str) -> dict[str, str]:

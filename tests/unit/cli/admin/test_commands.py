@@ -66,7 +66,7 @@ def admin(line: str, code: int = 0) -> Result:
     return done
 
 
-def told(line: str, code: int = 0) -> Any:
+def json_of(line: str, code: int = 0) -> Any:
     return json.loads(admin(f"--json {line}", code).stdout)
 
 
@@ -86,12 +86,12 @@ def test_a_withheld_version_names_the_version_listed_instead(system: System, ser
     listed(system, "images/aaa/1/amd64/default/20261101")
     path = listed(system, f"{TINY}/20261101")  # the same bytes
     reason = "20261101/rootfs.squashfs is the same image as one that aaa:1:amd64:default lists: clients fail when they"
-    (row,) = told(f"list {path}")
+    (row,) = json_of(f"list {path}")
     assert (row["state"], row["listed"]) == ("withheld", False)
     assert row["reasons"][0].startswith(reason)
     assert f"\t{reason}" in admin(f"list {path}").stdout
     assert f"withheld: {reason}" in admin(f"show {path}").stdout
-    (known,) = told(f"show {path}")
+    (known,) = json_of(f"show {path}")
     assert known["withheld"][0]["held_by"] == "aaa:1:amd64:default"
     assert [why["kind"] for why in known["reasons"]] == ["withheld"]
 
@@ -103,7 +103,7 @@ def test_a_version_whose_name_has_another_form_is_shown_with_that_reason(
         listed(system, f"{TINY}/2026110{day}", seed=str(day))
     path = listed(system, f"{TINY}/20261103_10:00", seed="3")
     assert "expected YYYYMMDD as most versions" in admin(f"list {path}").stdout
-    assert "expected YYYYMMDD as most versions" in told(f"list {path}")[0]["reasons"][0]
+    assert "expected YYYYMMDD as most versions" in json_of(f"list {path}")[0]["reasons"][0]
 
 
 def test_a_withdrawn_version_is_shown_with_its_reason_and_restore_deadline(
@@ -111,7 +111,7 @@ def test_a_withdrawn_version_is_shown_with_its_reason_and_restore_deadline(
 ) -> None:
     path = listed(system, f"{TINY}/20261101")
     taken(system, path)
-    (row,) = told(f"list {path}")
+    (row,) = json_of(f"list {path}")
     assert row["withdrawn"]["reason"] == "does not boot"
     until = row["withdrawn"]["delete_after"]
     for line in (f"list {path}", f"show {path}"):
@@ -122,7 +122,7 @@ def test_a_withdrawn_version_is_shown_with_its_reason_and_restore_deadline(
 def test_a_withdrawn_file_is_shown_with_its_reason_and_restore_deadline(system: System, server: FakeDeployment) -> None:
     path = listed(system, f"{TINY}/20261101")
     taken(system, f"{path}/rootfs.squashfs", "half a root")
-    (row,) = told(f"list {path}")
+    (row,) = json_of(f"list {path}")
     until = row["withdrawn_files"]["rootfs.squashfs"]["delete_after"]
     sentence = f"rootfs.squashfs was withdrawn at {START.isoformat()} and is deleted after {until}: half a root"
     assert [reason for reason in row["reasons"] if "withdrawn" in reason] == [sentence], "once"
@@ -167,17 +167,17 @@ def test_a_terminal_shows_each_reason_below_its_version(
 @pytest.mark.parametrize("line", ["list tiny", "list tiny/1/", "show tiny/1/amd64/default", "verify tiny"])
 def test_a_path_without_its_stream_means_images(line: str, system: System, server: FakeDeployment) -> None:
     listed(system, f"{TINY}/20261101")
-    assert told(line) == told(line.replace("tiny", "images/tiny"))
+    assert json_of(line) == json_of(line.replace("tiny", "images/tiny"))
 
 
 def test_commands_that_change_accept_a_path_without_its_stream(system: System, server: FakeDeployment) -> None:
     path = listed(system, f"{TINY}/20261101")
     short = path.removeprefix("images/")
-    assert told(f"withdraw {short} --yes")["versions"] == [path]
-    assert told(f"restore {short}")["versions"] == [path]
-    assert told(f"rebuild records {short}") == {"would do": []}
+    assert json_of(f"withdraw {short} --yes")["versions"] == [path]
+    assert json_of(f"restore {short}")["versions"] == [path]
+    assert json_of(f"rebuild records {short}") == {"would do": []}
     system.store.remove(parse_version(path).record_key)
-    assert told(f"rebuild records {short} --yes")["done"] == [f"read {path} again: it has no record"]
+    assert json_of(f"rebuild records {short} --yes")["done"] == [f"read {path} again: it has no record"]
 
 
 @pytest.mark.parametrize("command", ["list", "show", "verify", "rebuild records", "undelete", "withdraw", "restore"])
@@ -196,8 +196,8 @@ def test_an_empty_path_is_reported_as_empty(
 def test_a_path_of_another_length_is_refused_with_the_accepted_forms(
     command: str, path: str, server: FakeDeployment
 ) -> None:
-    said = admin(f"{command} {path}", 3).stderr
-    assert "expected a product (images/<os>/<release>/<arch>/<variant>), a version (…/<version>) or a file" in said
+    stderr = admin(f"{command} {path}", 3).stderr
+    assert "expected a product (images/<os>/<release>/<arch>/<variant>), a version (…/<version>) or a file" in stderr
 
 
 def test_rebuild_records_does_not_report_leased_records_as_done(system: System, server: FakeDeployment) -> None:
@@ -210,8 +210,8 @@ def test_rebuild_records_does_not_report_leased_records_as_done(system: System, 
         assert version.record_key not in system.store.objects
         assert f"not done: another worker reads {path} just now" in done.stderr
         assert "0 steps done" in done.stdout
-        assert told(f"rebuild records {TINY} --yes", 1)["done"] == []
-    assert told(f"rebuild records {TINY} --yes")["done"] == [f"read {path} again: it has no record"]
+        assert json_of(f"rebuild records {TINY} --yes", 1)["done"] == []
+    assert json_of(f"rebuild records {TINY} --yes")["done"] == [f"read {path} again: it has no record"]
 
 
 @pytest.mark.parametrize("unreadable", [True, False])
@@ -255,17 +255,17 @@ def test_without_the_distribution_the_pending_invalidation_is_printed(
     system.catch_up()
     serve(system, monkeypatch)
     assert "the edge" not in admin("prune --dry-run").stderr
-    said = admin("prune --yes").stderr
-    (line,) = [line for line in said.splitlines() if "the edge" in line]
+    stderr = admin("prune --yes").stderr
+    (line,) = [line for line in stderr.splitlines() if "the edge" in line]
     assert line.startswith("the edge was not asked to invalidate 2 files")
     assert "--stack NAME" in line
     assert line.endswith(f"aws cloudfront create-invalidation --distribution-id ID --paths '/{path}/*'")
 
 
 def test_the_command_for_the_edge_ends_a_path_before_a_tilde(capsys: pytest.CaptureFixture[str]) -> None:
-    told_nothing = Deployment(None, "images-1", None)
-    told_nothing.invalidate([f"images/a/1.0~rc{number}/amd64/default/20261101/x" for number in (1, 2)])
-    told_nothing.print_pending_invalidations()
+    deployment = Deployment(None, "images-1", None)
+    deployment.invalidate([f"images/a/1.0~rc{number}/amd64/default/20261101/x" for number in (1, 2)])
+    deployment.print_pending_invalidations()
     assert capsys.readouterr().err.rstrip().endswith("--paths '/images/a/1.0*'")
 
 
@@ -292,12 +292,12 @@ def test_a_rebuild_with_a_failing_product_names_it_and_renders_the_others(
 
 def test_the_local_stack_needs_no_invalidation(system: System, capsys: pytest.CaptureFixture[str]) -> None:
     for endpoint, lines in (("http://127.0.0.1:9000", 0), (None, 1)):
-        told_nothing = Deployment(None, "images-1", endpoint)
-        told_nothing.invalidate([f"images/{name}/1/amd64/default/20261101/a" for name in "abcdefgh"])
-        told_nothing.print_pending_invalidations()
-        said = capsys.readouterr().err.splitlines()
-        assert len(said) == lines
-    assert said[0].endswith("--paths '/images/*'"), "too many to name each"
+        deployment = Deployment(None, "images-1", endpoint)
+        deployment.invalidate([f"images/{name}/1/amd64/default/20261101/a" for name in "abcdefgh"])
+        deployment.print_pending_invalidations()
+        output_lines = capsys.readouterr().err.splitlines()
+        assert len(output_lines) == lines
+    assert output_lines[0].endswith("--paths '/images/*'"), "too many to name each"
 
 
 def test_the_doctor_hints_at_images_listed_by_another_product(
@@ -306,15 +306,15 @@ def test_the_doctor_hints_at_images_listed_by_another_product(
     monkeypatch.setattr(checks, "CHECKS", {"withheld": checks.CHECKS["withheld"]})
     listed(system, f"{TINY}/20261101")
     first = listed(system, f"{TINY}/20261102")  # the same image again, in the same product
-    assert told("doctor") == []
+    assert json_of("doctor") == []
     copy = listed(system, "images/aaa/1/amd64/default/20261123")
-    found = told("doctor")
+    found = json_of("doctor")
     assert {one["hint"] for one in found} == {True}
     assert f"{copy}/rootfs.squashfs is not listed, because {first} has the same image" in {one["what"] for one in found}
     assert {one["remedy"] for one in found} == {f"if that one should not have it: admin withdraw {first}"}
     assert "a copy of this image" in admin(f"show {first}").stdout
-    said = admin("doctor").stdout
-    assert said.startswith("withheld: ok; 1 hint\n  hint: ")
+    stdout = admin("doctor").stdout
+    assert stdout.startswith("withheld: ok; 1 hint\n  hint: ")
 
 
 def test_the_doctor_names_the_product_even_if_it_no_longer_lists_the_image(system: System) -> None:
@@ -332,9 +332,9 @@ def test_a_missing_folder_is_reported(server: FakeDeployment, tmp_path: Path) ->
 def test_restore_reports_what_remains_withdrawn_or_is_being_deleted(system: System, server: FakeDeployment) -> None:
     path = listed(system, f"{TINY}/20261101")
     taken(system, path)
-    said = admin(f"restore {path}/rootfs.squashfs", FOUND).stderr
-    assert f"{path} is withdrawn as a whole, until" in said
-    assert f"`admin restore {path}`" in said
+    stderr = admin(f"restore {path}/rootfs.squashfs", FOUND).stderr
+    assert f"{path} is withdrawn as a whole, until" in stderr
+    assert f"`admin restore {path}`" in stderr
     key = f"versions/{path}.json"
     found = records.decode(system.store.objects[key].body, key)
     assert found.withdrawn
@@ -347,8 +347,8 @@ def test_restore_reports_what_remains_withdrawn_or_is_being_deleted(system: Syst
 def test_restore_names_each_version_that_is_not_withdrawn(system: System, server: FakeDeployment) -> None:
     there, gone = (listed(system, f"{TINY}/{name}", seed=name) for name in ("20261101", "20261102"))
     taken(system, gone)
-    said = f"{there}: is not withdrawn\n{gone}: on the list again\n"
-    assert sorted(admin(f"restore {TINY}").stdout.splitlines()) == sorted(said.splitlines())
+    expected = f"{there}: is not withdrawn\n{gone}: on the list again\n"
+    assert sorted(admin(f"restore {TINY}").stdout.splitlines()) == sorted(expected.splitlines())
     assert admin(f"restore {gone} --dry-run").stdout == f"{gone}: is not withdrawn\n"
 
 
@@ -360,8 +360,8 @@ def test_restore_by_a_fingerprint_asks_which_version_if_a_listed_copy_has_it_too
     name = fingerprint(system, gone)
     taken(system, gone)
     system.publish(*system.products())
-    said = admin(f"restore {name}", 2).stderr
-    assert f"{name} means 2 versions; name one of them: {gone}, {copy}" in said
+    stderr = admin(f"restore {name}", 2).stderr
+    assert f"{name} means 2 versions; name one of them: {gone}, {copy}" in stderr
 
 
 def test_restore_and_reconcile_accept_yes_and_honour_dry_run(
@@ -370,15 +370,15 @@ def test_restore_and_reconcile_accept_yes_and_honour_dry_run(
     path = listed(system, f"{TINY}/20261101")
     taken(system, path)
     before = dict(system.store.objects)
-    assert told(f"restore {path} --dry-run --yes")["dry_run"] is True
+    assert json_of(f"restore {path} --dry-run --yes")["dry_run"] is True
     assert system.store.objects == before
-    assert told(f"restore {path} --yes")["versions"] == [path]
+    assert json_of(f"restore {path} --yes")["versions"] == [path]
     assert system.store.objects != before
     monkeypatch.setattr(Deployment, "queue", lambda *_: Queue("url", {}, ""))
     monkeypatch.setattr(Deployment, "sqs", None)
     system.catch_up()
-    assert told("reconcile --yes")["tasks"] == []
-    assert told("prune --dry-run --yes")["dry_run"] is True
+    assert json_of("reconcile --yes")["tasks"] == []
+    assert json_of("prune --dry-run --yes")["dry_run"] is True
 
 
 @pytest.mark.parametrize(("deltas", "days"), [(1, 0), (0, 0), (1, 3)], ids=["lost", "switched off", "old"])
@@ -395,17 +395,17 @@ def test_reconcile_requests_the_deltas_of_a_recent_version_whose_request_was_los
     monkeypatch.setattr(arguments, "open_stack", lambda _: server)
     is_requested = deltas > 0 and days < 2
 
-    assert len(told("reconcile --stack images --dry-run")["tasks"]) == is_requested
+    assert len(json_of("reconcile --stack images --dry-run")["tasks"]) == is_requested
     assert sent == []
     why = f"{new.rpartition('/')[2]} has no delta from 20261101, and its record does not say why"
-    assert [task["why"] for task in told("reconcile --stack images")["tasks"]] == [why] * is_requested
+    assert [task["why"] for task in json_of("reconcile --stack images")["tasks"]] == [why] * is_requested
     message = {"QueueUrl": "https://queue/DeltasQueue", "MessageBody": events.changed(f"versions/{TINY}/")}
     assert sent == [message] * is_requested
 
 
 def fingerprint(system: System, path: str, file: str = "rootfs.squashfs") -> str:
     """Return the fingerprint of an image whose metadata and root were uploaded by `listed`."""
-    record = told(f"show {path}")[0]["record"]
+    record = json_of(f"show {path}")[0]["record"]
     metadata = record["files"]["lxd.tar.xz"]["sha256"]
     found: str = record["files"][file]["combined"][metadata]
     return found
@@ -419,14 +419,14 @@ def test_one_image_is_shown_withdrawn_verified_and_restored_by_its_fingerprint(
     path = listed(system, f"{TINY}/20261101")
     other = listed(system, "images/other/1/amd64/default/20261101", seed="other")
     name = written.format(case(fingerprint(system, path)))
-    assert [one["version"] for one in told(f"show {name}")] == [path]
-    assert told(f"verify {name}") == {"versions": 1, "bytes": told(f"verify {path}")["bytes"], "mismatches": []}
+    assert [one["version"] for one in json_of(f"show {name}")] == [path]
+    assert json_of(f"verify {name}") == {"versions": 1, "bytes": json_of(f"verify {path}")["bytes"], "mismatches": []}
     done = admin(f"withdraw {name} --yes")
     assert done.stderr == f"{name} is {path}\n"
     assert done.stdout.startswith(f"{path}: withdrawn, deleted after ")
     system.publish(*system.products())
-    assert [one["version"] for one in told(f"show {name}")] == [path], "it is no longer in the catalog"
-    assert told(f"restore {name}")["versions"] == [path]
+    assert [one["version"] for one in json_of(f"show {name}")] == [path], "it is no longer in the catalog"
+    assert json_of(f"restore {name}")["versions"] == [path]
     assert system.listed()[other.split("/")[1] + ":1:amd64:default"] == ["20261101"]
 
 
@@ -437,8 +437,8 @@ def test_a_fingerprint_means_one_file_where_its_version_has_other_images(
     system.upload(path, {**images.split_image(), "disk.qcow2": images.qcow2()})
     system.catch_up()
     name = fingerprint(system, path, "disk.qcow2")[:12]
-    assert told(f"withdraw {name} --yes")["files"] == [f"{path}/disk.qcow2"]
-    assert told(f"show {name}")[0]["version"] == path
+    assert json_of(f"withdraw {name} --yes")["files"] == [f"{path}/disk.qcow2"]
+    assert json_of(f"show {name}")[0]["version"] == path
 
 
 def test_an_alias_means_the_newest_version_and_is_refused_where_several_have_it(
@@ -446,9 +446,9 @@ def test_an_alias_means_the_newest_version_and_is_refused_where_several_have_it(
 ) -> None:
     listed(system, f"{TINY}/20261101", seed="old")
     newest = listed(system, f"{TINY}/20261102", seed="new")
-    assert [one["version"] for one in told("show tiny/1")] == [newest]
-    assert [one["version"] for one in told("show mine:tiny/1/default")] == [newest]
-    assert told("verify mine:tiny/1")["versions"] == 1
+    assert [one["version"] for one in json_of("show tiny/1")] == [newest]
+    assert [one["version"] for one in json_of("show mine:tiny/1/default")] == [newest]
+    assert json_of("verify mine:tiny/1")["versions"] == 1
     arm = listed(system, "images/tiny/1/arm64/default/20261101", arch="arm64", seed="arm")
     done = admin("show tiny/1", 2)
     assert f"tiny/1 means 2 versions; name one of them: {newest}, {arm}" in done.stderr
@@ -461,8 +461,8 @@ def test_a_product_is_found_by_the_name_that_the_page_shows(
     path = listed(system, f"{TINY}/20261101")
     name = stream + TINY.removeprefix("images/").replace("/", ":")
     for line in (f"show {name}", f"list {name}"):
-        assert [one["version"] for one in told(line)] == [path]
-    assert told(f"verify {name}")["versions"] == 1
+        assert [one["version"] for one in json_of(line)] == [path]
+    assert json_of(f"verify {name}")["versions"] == 1
 
 
 def test_an_image_is_listed_by_its_fingerprint_and_by_the_name_that_clients_use(
@@ -472,7 +472,7 @@ def test_an_image_is_listed_by_its_fingerprint_and_by_the_name_that_clients_use(
     listed(system, "images/other/1/amd64/default/20261101", seed="other")
     decade = listed(system, "images/decade/1/amd64/default/20261101", seed="decade")
     for name, version in ((fingerprint(system, path)[:12], path), ("mine:tiny/1", path), ("decade", decade)):
-        assert [one["version"] for one in told(f"list {name}")] == [version]
+        assert [one["version"] for one in json_of(f"list {name}")] == [version]
 
 
 def test_a_long_alias_after_a_remote_means_the_newest_version_not_the_product(
@@ -481,15 +481,15 @@ def test_a_long_alias_after_a_remote_means_the_newest_version_not_the_product(
     """Without a remote the same text is the path of the product, and all its versions would be withdrawn."""
     listed(system, f"{TINY}/20261101", seed="old")
     newest = listed(system, f"{TINY}/20261102", seed="new")
-    assert told("withdraw mine:tiny/1/amd64/default --yes")["versions"] == [newest]
+    assert json_of("withdraw mine:tiny/1/amd64/default --yes")["versions"] == [newest]
 
 
 @pytest.mark.parametrize("name", ["0123456789ab", "tiny/none", "nothing", "mine:möbel"])
 def test_an_unknown_name_is_refused_with_the_accepted_forms(system: System, server: FakeDeployment, name: str) -> None:
     listed(system, f"{TINY}/20261101")
     for command in ("show", "withdraw", "restore"):
-        said = admin(f"{command} {name}", 3).stderr
-        assert f"nothing has the fingerprint or the alias '{name}'; expected a product" in said
+        stderr = admin(f"{command} {name}", 3).stderr
+        assert f"nothing has the fingerprint or the alias '{name}'; expected a product" in stderr
 
 
 def test_a_second_withdrawal_reports_that_the_first_stays_in_force(system: System, server: FakeDeployment) -> None:
@@ -500,4 +500,4 @@ def test_a_second_withdrawal_reports_that_the_first_stays_in_force(system: Syste
         f'{path}: was withdrawn already on {START.isoformat(timespec="seconds")} because "does not boot"; its date '
         f"and reason stay, and it is deleted after {START + timedelta(days=36500):%Y-%m-%dT%H:%M:%S+00:00}\n"
     )
-    assert told(f"withdraw {path} --reason again --yes")["already"][path]["reason"] == "does not boot"
+    assert json_of(f"withdraw {path} --reason again --yes")["already"][path]["reason"] == "does not boot"

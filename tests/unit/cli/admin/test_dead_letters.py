@@ -131,7 +131,7 @@ def test_a_dead_letter_about_an_access_log_names_the_log_and_goes_back() -> None
 @pytest.mark.parametrize(
     "body", ['{"task": ["prune"]}', '{"requestPayload": {"task": {}}}', '{"requestPayload": [', "[" * 100_000]
 )
-def test_a_run_of_maintain_that_was_asked_for_in_any_form_is_told_and_removed(body: str) -> None:
+def test_a_run_of_maintain_that_was_asked_for_in_any_form_is_reported_and_removed(body: str) -> None:
     sqs = Sqs("")
     deployment = Deployment(SimpleNamespace(), "images-1")
     deployment.__dict__.update(sqs=sqs, maintain_dead_letters="dead")

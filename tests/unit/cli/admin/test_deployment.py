@@ -120,20 +120,20 @@ def test_a_bucket_that_logs_nowhere_needs_its_stack_for_statistics() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stack", "says"),
+    ("stack", "message"),
     [
         (None, "there is no stack images in eu-central-1"),
         ({"StackStatus": "CREATE_COMPLETE"}, "has no output BucketName, so it was not made from infra/template.yaml"),
     ],
 )
 def test_a_stack_of_another_template_is_refused(
-    stack: dict[str, Any] | None, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    stack: dict[str, Any] | None, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(boto3, "Session", lambda **_: Session(stack))
     with pytest.raises(SystemExit) as ended:
         open_stack("images")
     assert ended.value.code == NOTHING
-    assert says in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_a_dry_run_of_prune_uses_the_retention_rules_of_the_stack(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,10 +158,10 @@ def test_a_withdrawn_version_keeps_the_grace_time_of_its_stack(monkeypatch: pyte
     monkeypatch.setattr(Deployment, "store", system.store)
     for given, hours in (("", 48), (" --grace-hours 5", 5)):
         done = CliRunner().invoke(main, f"--json --stack images withdraw {PATH}{given}".split())
-        told = json.loads(done.stdout)
-        left = datetime.fromisoformat(told["delete_after"]) - datetime.now(UTC)
+        report = json.loads(done.stdout)
+        left = datetime.fromisoformat(report["delete_after"]) - datetime.now(UTC)
         assert round(left.total_seconds() / 3600) == hours
-        assert told["dry_run"] is True
+        assert report["dry_run"] is True
 
 
 def test_a_command_invalidates_the_files_it_deletes_as_maintain_does(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,11 +194,11 @@ def test_a_prune_with_a_failing_product_names_it_and_finishes_the_others(monkeyp
     monkeypatch.setattr(Deployment, "store", system.store)
     plucky_fails(system, StorageUnavailable("503"))
     done = CliRunner().invoke(main, ["--json", "--stack", "images", "prune", "--yes"])
-    told = json.loads(done.stdout)
+    report = json.loads(done.stdout)
     assert done.exit_code == STORAGE
-    assert [task["path"] for task in told["tasks"]] == [f"{PATH[:-14]}20261121_10:00"]
+    assert [task["path"] for task in report["tasks"]] == [f"{PATH[:-14]}20261121_10:00"]
     failed = {"what": "look at", "path": "images/ubuntu/plucky/amd64/default", "why": "503", "remedy": AGAIN}
-    assert told["failed"] == [failed]
+    assert report["failed"] == [failed]
     done = CliRunner().invoke(main, ["--stack", "images", "prune", "--yes"])
     assert done.exit_code == STORAGE
     assert f"failed: look at images/ubuntu/plucky/amd64/default\n  503; {AGAIN}" in done.stdout
@@ -211,9 +211,9 @@ def test_an_interrupted_prune_reports_what_it_deleted(monkeypatch: pytest.Monkey
     plucky_fails(system, NoRegionError())
     done = CliRunner().invoke(main, ["--json", "--stack", "images", "prune", "--yes"])
     assert done.exit_code == NO_CREDENTIALS
-    told = json.loads(done.stdout)
-    assert [task["path"] for task in told["tasks"]] == [f"{PATH[:-14]}20261121_10:00"]
-    assert [failure["why"] for failure in told["failed"]] == ["no AWS region is set"]
+    report = json.loads(done.stdout)
+    assert [task["path"] for task in report["tasks"]] == [f"{PATH[:-14]}20261121_10:00"]
+    assert [failure["why"] for failure in report["failed"]] == ["no AWS region is set"]
 
 
 def three_versions() -> System:
@@ -305,7 +305,7 @@ def test_a_dry_run_reports_the_same_changes_and_writes_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("description", "stranger", "says"),
+    ("description", "stranger", "parts"),
     [
         (200, 403, []),
         (200, 401, []),
@@ -315,7 +315,7 @@ def test_a_dry_run_reports_the_same_changes_and_writes_nothing() -> None:
     ],
 )
 def test_an_api_that_is_unreachable_or_open_is_a_finding(
-    description: int, stranger: int, says: list[str], monkeypatch: pytest.MonkeyPatch
+    description: int, stranger: int, parts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def get(deployment: Deployment, _base: str, path: str) -> tuple[int, bytes]:
         return (description, b'{"openapi": "3.1.0"}') if path == "openapi.json" else (stranger, b"")
@@ -325,4 +325,4 @@ def test_an_api_that_is_unreachable_or_open_is_a_finding(
         what
         for what, _ in only_faults(checks.CHECKS["api"](Deployment(None, "images-1", api="https://api.example.org")))
     ]
-    assert [sentence for sentence, said in zip(found, says, strict=True) if said not in sentence] == []
+    assert [sentence for sentence, part in zip(found, parts, strict=True) if part not in sentence] == []

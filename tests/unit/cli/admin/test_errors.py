@@ -98,9 +98,9 @@ def test_a_connection_that_fails_is_not_called_missing_credentials(capsys: pytes
     with pytest.raises(SystemExit) as ended, errors.exit_on_error():
         raise CONNECTION
     assert ended.value.code == STORAGE
-    said = capsys.readouterr().err
-    assert "https://s3.example.org" in said
-    assert "credentials" not in said
+    output = capsys.readouterr().err
+    assert "https://s3.example.org" in output
+    assert "credentials" not in output
 
 
 def checked(deployment: Deployment, name: str, monkeypatch: pytest.MonkeyPatch) -> doctor.Checked:
@@ -236,16 +236,16 @@ def queued(attributes: dict[str, str], session: Any = None, stack: str = "", cou
     attributes = {"ApproximateNumberOfMessages": "0", **attributes}
     queue = Queue("https://sqs/1/images-ArrivalsQueue-X", attributes, "dead")
     events = {"events": checks.EVENTS, "arn": "arn:aws:sqs:eu-central-1:1:images-ArrivalsQueue-X"}
-    told = {"Attributes": {"ApproximateNumberOfMessages": str(counts)}}
+    answer = {"Attributes": {"ApproximateNumberOfMessages": str(counts)}}
     deployment.__dict__.update(
         wiring={"images": events, "versions/": events},
         queue=lambda _: queue,
-        sqs=SimpleNamespace(get_queue_attributes=lambda **_: told, list_queues=lambda **_: {"QueueUrls": []}),
+        sqs=SimpleNamespace(get_queue_attributes=lambda **_: answer, list_queues=lambda **_: {"QueueUrls": []}),
     )
     return deployment
 
 
-class Watch:
+class FakeCloudWatch:
     """CloudWatch with one age, CloudFormation with one resource or none."""
 
     def __init__(self, age: float, resource: str) -> None:
@@ -269,25 +269,25 @@ class Watch:
         return {"StackResourceDetail": {"PhysicalResourceId": self._resource}}
 
 
-@pytest.mark.parametrize(("age", "says"), [(30.0, []), (1200.0, ["versions/"]), (1900.0, ["images", "versions/"])])
-def test_one_event_that_waits_too_long_is_a_finding(age: float, says: list[str]) -> None:
-    found = only_faults(checks.check_queues(queued({}, Watch(age, "dead of maintain"), "images")))
+@pytest.mark.parametrize(("age", "prefixes"), [(30.0, []), (1200.0, ["versions/"]), (1900.0, ["images", "versions/"])])
+def test_one_event_that_waits_too_long_is_a_finding(age: float, prefixes: list[str]) -> None:
+    found = only_faults(checks.check_queues(queued({}, FakeCloudWatch(age, "dead of maintain"), "images")))
     waits = [what for what, _ in found if "the oldest message" in what]
-    assert waits == [f"the oldest message of {prefix}* has waited for {age / 60:.0f} minutes" for prefix in says]
+    assert waits == [f"the oldest message of {prefix}* has waited for {age / 60:.0f} minutes" for prefix in prefixes]
 
 
 def test_a_maintain_without_a_dead_letter_queue_is_a_finding() -> None:
-    found = only_faults(checks.check_queues(queued({}, Watch(0, ""), "images")))
+    found = only_faults(checks.check_queues(queued({}, FakeCloudWatch(0, ""), "images")))
     assert [what for what, _ in found] == ["maintain has no dead-letter queue: a failed schedule stays unseen"]
 
 
 def test_dead_letters_of_maintain_are_a_finding_with_the_command_that_shows_them() -> None:
-    found = dict(only_faults(checks.check_queues(queued({}, Watch(0, "dead of maintain"), "images", counts=3))))
+    found = dict(only_faults(checks.check_queues(queued({}, FakeCloudWatch(0, "dead of maintain"), "images", counts=3))))
     assert found["3 dead letters of maintain"] == "admin redrive maintain shows why, and what to do"
 
 
 def test_one_dead_letter_is_one() -> None:
-    found = dict(only_faults(checks.check_queues(queued({}, Watch(0, "dead of maintain"), "images", counts=1))))
+    found = dict(only_faults(checks.check_queues(queued({}, FakeCloudWatch(0, "dead of maintain"), "images", counts=1))))
     assert "1 dead letter of maintain" in found
 
 

@@ -124,6 +124,6 @@ def test_a_file_that_differs_from_the_catalog_keeps_the_old_catalog(world: World
 
 
 def test_json_names_each_file(world: World) -> None:
-    told = json.loads(world.admin("--json --only debian").stdout)
-    assert told["files"] == [f"{OTHER}/{file}" for file in sorted(images.split_image())]
-    assert (told["dry_run"], told["already"], told["failed"]) == (False, 0, [])
+    report = json.loads(world.admin("--json --only debian").stdout)
+    assert report["files"] == [f"{OTHER}/{file}" for file in sorted(images.split_image())]
+    assert (report["dry_run"], report["already"], report["failed"]) == (False, 0, [])

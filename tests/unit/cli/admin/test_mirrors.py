@@ -53,7 +53,7 @@ class World:
         assert done.exit_code == code, (line, done.output, done.exception)
         return done
 
-    def told(self, line: str, code: int = 0) -> Any:
+    def json_of(self, line: str, code: int = 0) -> Any:
         return json.loads(self.admin(f"--json {line}", code).stdout)
 
 
@@ -102,7 +102,7 @@ def test_new_versions_enter_a_channel_in_place_of_the_public_list(world: World) 
     assert configured(world.system.store)["site"].stream == "images-fresh"
     assert all(one.key.startswith("images-fresh/") for one in world.asked)
     assert "shown in: candidates, fresh (the newest)\n" in world.admin("mirror show site").stdout
-    assert world.told("mirror show site")["shown"] == {
+    assert world.json_of("mirror show site")["shown"] == {
         "is_public": False,
         "views": ["candidates", "fresh"],
         "newest": ["fresh"],
@@ -119,7 +119,7 @@ def test_show_names_every_view_that_shows_the_stream_of_a_mirror(world: World) -
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ("--channel beta", "there is no channel beta: ./scripts/admin view create beta --channel --newest --streams"),
         ("--channel stable", "stable shows what is promoted to it and nothing by itself"),
@@ -129,13 +129,13 @@ def test_show_names_every_view_that_shows_the_stream_of_a_mirror(world: World) -
     ],
 )
 def test_a_channel_that_cannot_show_the_mirrored_images_is_refused_and_nothing_is_written(
-    world: World, options: str, said: str
+    world: World, options: str, message: str
 ) -> None:
     both = channel("both", ("images-fresh", "images-hidden"), follows_newest=True)
     make(world, FRESH, both, channel("stable"), private("candidates", ("images-hidden",)))
     world.publish()
     before = dict(world.system.store.objects)
-    assert said in world.admin(f"{ADD} --only all {options}", USAGE).stderr
+    assert message in world.admin(f"{ADD} --only all {options}", USAGE).stderr
     assert (world.system.store.objects, world.asked) == (before, [])
 
 
@@ -146,23 +146,23 @@ def test_removing_a_mirror_with_its_images_names_each_channel_that_goes_back(wor
     world.system.upload(TINY, images.split_image(seed=TINY))
     world.system.catch_up()
     promote(world.system.store, "stable", parse_version(TINY), world.system.store.clock, "ann", lambda _: None)
-    said = world.admin("mirror remove site --withdraw-images --yes").stderr
-    assert f"the channel stable goes back from 20261101_1000: it shows nothing of {TINY.rpartition('/')[0]}" in said
+    output = world.admin("mirror remove site --withdraw-images --yes").stderr
+    assert f"the channel stable goes back from 20261101_1000: it shows nothing of {TINY.rpartition('/')[0]}" in output
 
 
 def test_a_dry_run_prints_what_would_be_copied_and_its_price_and_writes_nothing(world: World) -> None:
     world.publish()
     world.upstream.files[f"{TINY}/rootfs.squashfs"] += b""
-    told = world.told(f"{ADD} --only all --dry-run")
-    assert (told["products"], told["versions"], told["files"]) == (1, 1, 2)
-    assert told["bytes"] == sum(len(body) for key, body in world.upstream.files.items() if key.startswith("images/"))
-    assert told["dollars_a_month"] == pytest.approx(told["bytes"] / 1e9 * 0.023)
+    report = world.json_of(f"{ADD} --only all --dry-run")
+    assert (report["products"], report["versions"], report["files"]) == (1, 1, 2)
+    assert report["bytes"] == sum(len(body) for key, body in world.upstream.files.items() if key.startswith("images/"))
+    assert report["dollars_a_month"] == pytest.approx(report["bytes"] / 1e9 * 0.023)
     assert not world.system.store.objects
     assert not world.asked
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("mirror add Site https://images.example.org --only all", "expected 1 to 63 of a-z"),
         (f"{ADD}", "Missing option '--only'"),
@@ -171,9 +171,9 @@ def test_a_dry_run_prints_what_would_be_copied_and_its_price_and_writes_nothing(
         ("mirror add site http://10.0.0.1 --only all", "expected https"),
     ],
 )
-def test_an_invalid_mirror_is_refused_by_name_and_not_written(world: World, line: str, said: str) -> None:
+def test_an_invalid_mirror_is_refused_by_name_and_not_written(world: World, line: str, message: str) -> None:
     world.publish()
-    assert said in world.admin(line, USAGE).stderr
+    assert message in world.admin(line, USAGE).stderr
     assert not world.system.store.objects
 
 
@@ -203,14 +203,14 @@ def test_list_and_show_name_missing_files_and_the_reason(world: World) -> None:
     assert "no server is followed" in world.admin("mirror list").stderr
     world.publish()
     world.admin(f"{ADD} --only all")
-    (row,) = world.told("mirror list")
+    (row,) = world.json_of("mirror list")
     assert (row["name"], row["state"], row["missing"], row["error"]) == ("site", "2 files missing", 2, "")
     key = f"{TINY}/rootfs.squashfs"
     note_refusal(world.system.store, "site", key, "has 3 bytes", world.system.store.clock, lambda _: None)
     note_refusal(
         world.system.store, "site", "images/long/gone", "has 3 bytes", world.system.store.clock, lambda _: None
     )
-    shown = world.told("mirror show site")
+    shown = world.json_of("mirror show site")
     assert shown["refused"] == {key: "has 3 bytes"}
     assert f"missing: {key}, asked for on" in world.admin("mirror show site").stdout
     assert world.admin("mirror list").stdout.startswith("site\t2 files missing\t0 h 0 min\timages\t")
@@ -232,7 +232,7 @@ def test_run_gives_the_reason_for_a_refused_upstream_until_an_operator_accepts_i
     world.upstream.files["streams/v1/images.json"] = origin_of_three.replace(b'"20261101_1000"', b'"x"')
     done = world.admin("mirror run site", STORAGE)
     assert "upstream lists no image" in done.stdout
-    assert world.told("mirror list")[0]["state"] == "failed"
+    assert world.json_of("mirror list")[0]["state"] == "failed"
 
 
 def test_remove_reports_whether_the_images_stay(world: World) -> None:
@@ -252,8 +252,8 @@ def test_images_of_a_removed_mirror_are_kept_or_withdrawn(world: World, option: 
     local = "images/local/1/amd64/default/20261101_1000"
     world.system.upload(local, images.split_image(seed="local"))
     world.system.catch_up()
-    told = world.told(f"mirror remove site {option} --yes")
-    assert told["versions"] == [TINY]
+    report = world.json_of(f"mirror remove site {option} --yes")
+    assert report["versions"] == [TINY]
     world.system.catch_up()
     assert ("tiny:1:amd64:default" in world.system.listed()) is stays
     assert "local:1:amd64:default" in world.system.listed()
@@ -271,7 +271,7 @@ def test_a_failed_removal_can_be_repeated(world: World, monkeypatch: pytest.Monk
     with monkeypatch.context() as patch:
         patch.setattr(mirrors, "forget", broken)
         world.admin("mirror remove site --withdraw-images --yes", STORAGE)
-    assert world.told("mirror remove site --withdraw-images --yes")["versions"] == [TINY]
+    assert world.json_of("mirror remove site --withdraw-images --yes")["versions"] == [TINY]
     assert state_of(world.system.store, "site").held == {}
 
 
@@ -287,7 +287,7 @@ def test_a_keyring_is_kept_shown_and_not_lost_by_accident(world: World, tmp_path
         (fingerprint,) = keys.fingerprints("good")
     world.admin(f"{ADD} --only all --keyring {ring}")
     assert {one.signed_by for one in world.asked} == {fingerprint}
-    assert world.told("mirror show site")["keys"] == [fingerprint]
+    assert world.json_of("mirror show site")["keys"] == [fingerprint]
     assert f"signed by: {fingerprint}\n" in world.admin("mirror show site").stdout
     refused = world.admin(f"{ADD} --only all --replace", USAGE)
     assert "name its --keyring again, or say --unsigned" in refused.output
@@ -322,8 +322,8 @@ def test_connections_and_bytes_per_second_can_be_set_within_limits(world: World)
     world.admin(f"{ADD} --only all --connections 2 --bytes-per-s 5000000")
     found = configured(world.system.store)["site"]
     assert (found.connections, found.bytes_per_s) == (2, 5_000_000)
-    told = world.told("mirror show site")
-    assert (told["connections"], told["bytes_per_s"]) == (2, 5_000_000)
+    report = world.json_of("mirror show site")
+    assert (report["connections"], report["bytes_per_s"]) == (2, 5_000_000)
     world.admin(f"{ADD} --only all --connections 9", USAGE)
     world.admin(f"{ADD} --only all --bytes-per-s 99999", USAGE)
 
@@ -336,13 +336,13 @@ def test_show_counts_the_versions_listed_now_not_at_the_last_comparison(world: W
         world.system.store.put(one.key, world.upstream.files[one.path])
     world.system.catch_up()
     assert "listed now: 1 of the 1 version that it holds" in world.admin("mirror show site").stdout
-    told = world.told("mirror show site")
-    assert (told["listed"], told["held"], told["missing"]) == (1, 1, 2)
+    report = world.json_of("mirror show site")
+    assert (report["listed"], report["held"], report["missing"]) == (1, 1, 2)
 
 
 def test_a_file_above_the_limit_of_the_stack_is_left_out_of_the_plan(world: World) -> None:
     world.publish()
     world.deployment.__dict__["max_bytes"] = 1
-    told = world.told(f"{ADD} --only all --dry-run")
-    assert (told["files"], told["left_out_total"]) == (0, 2)
-    assert all("expected at most 1 (MaxUploadBytes)" in sentence for sentence in told["left_out"])
+    report = world.json_of(f"{ADD} --only all --dry-run")
+    assert (report["files"], report["left_out_total"]) == (0, 2)
+    assert all("expected at most 1 (MaxUploadBytes)" in sentence for sentence in report["left_out"])

@@ -73,7 +73,7 @@ def test_a_document_above_the_limit_is_refused_and_one_at_the_limit_is_read(monk
 
 
 @pytest.mark.parametrize(
-    ("error", "says"),
+    ("error", "message"),
     [
         (requests.exceptions.SSLError("self-signed"), "name the PEM file of its authority in REQUESTS_CA_BUNDLE"),
         (OSError("Could not find a suitable TLS CA certificate bundle"), "in REQUESTS_CA_BUNDLE"),
@@ -82,14 +82,16 @@ def test_a_document_above_the_limit_is_refused_and_one_at_the_limit_is_read(monk
         (requests.exceptions.ConnectTimeout("me:secret@"), "ConnectTimeout; look at the address of that server"),
     ],
 )
-def test_an_unreachable_server_is_reported_with_the_setting_that_the_network_needs(error: OSError, says: str) -> None:
+def test_an_unreachable_server_is_reported_with_the_setting_that_the_network_needs(
+    error: OSError, message: str
+) -> None:
     web = Web("https://me:secret@images.example.org")
     web.session.mount("https://", Failing(error))
     with pytest.raises(UpstreamRefused) as refusal:
         web.read("streams/v1/index.json")
     fault = errors.explain(refusal.value)
     assert fault.what.startswith("images.example.org does not answer: ")
-    assert (says in fault.what, "secret" in fault.what, fault.remedy) == (True, False, "")
+    assert (message in fault.what, "secret" in fault.what, fault.remedy) == (True, False, "")
 
 
 def test_a_refusal_by_another_server_does_not_mention_the_last_request_to_aws() -> None:

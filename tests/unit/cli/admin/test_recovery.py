@@ -37,7 +37,7 @@ def deployment(system: System) -> Deployment:
 
 def carry_out(steps: list[recovery.Step]) -> list[str]:
     """Carry out the steps; return why some were not done."""
-    return [came.why for step in steps if isinstance(came := step.do(), NotDone)]
+    return [outcome.why for step in steps if isinstance(outcome := step.do(), NotDone)]
 
 
 def rebuilt(system: System) -> tuple[list[str], list[str]]:
@@ -64,7 +64,7 @@ def test_a_rebuilt_record_keeps_the_withdrawal_of_the_last_readable_one(system: 
     system.store.on = look
     what, left = rebuilt(system)
     assert left == []
-    assert [told for told in what if "it stays withdrawn since" in told]
+    assert [sentence for sentence in what if "it stays withdrawn since" in sentence]
     assert system.store.objects[NOBLE.record_key].body == before
     assert states == {"withdrawn"}, "it was never listed meanwhile"
 

@@ -12,7 +12,7 @@ from cli.admin.errors import NOTHING
 from tests.support import images
 from tests.support.edge_logs import ADDRESS, CHOSEN, LEGACY, line, log
 from tests.support.memory_store import MemoryStore, System
-from tests.unit.cli.admin.test_commands import admin, listed, serve, told
+from tests.unit.cli.admin.test_commands import admin, json_of, listed, serve
 
 OLD, NEW = (f"images/tiny/1/amd64/default/2026110{day}" for day in (1, 2))
 TOKEN = f"sst_{'a' * 32}"
@@ -53,7 +53,7 @@ def of(rows: list[dict[str, Any]], version: str) -> dict[str, Any]:
 
 def test_json_has_every_fetched_or_listed_version(logs: MemoryStore) -> None:
     put(logs, requests(CHOSEN))
-    found = told("stats")
+    found = json_of("stats")
     assert {name: found[name] for name in ("log_files", "requests", "bytes", "hit_ratio", "hit_bytes")} == {
         "log_files": 1, "requests": 4, "bytes": 2325, "hit_ratio": 0.5, "hit_bytes": 2300,
     }  # fmt: skip
@@ -76,32 +76,32 @@ def test_json_has_every_fetched_or_listed_version(logs: MemoryStore) -> None:
 
 def test_the_table_has_edge_locations_where_the_logs_have_no_countries(logs: MemoryStore) -> None:
     put(logs, requests(LEGACY))
-    said = admin("stats").stdout
-    assert "4 requests since" in said
-    assert "50.0 % of them from the edge's cache" in said
-    assert f"downloads by product\n  {NEW.rpartition('/')[0]}  2  2.3 KiB\n" in said
-    assert f"  {NEW}  2  2.3 KiB  last fetched 2026-11-27T10:11:12Z\n" in said
-    assert "  lxd 5.21.3  2  2.3 KiB\n" in said
-    assert "edge locations, since these logs have no countries\n  FRA  2  2.3 KiB\n" in said
-    assert f"listed and not fetched in this time: 1 version\n  {OLD}\n" in said
+    output = admin("stats").stdout
+    assert "4 requests since" in output
+    assert "50.0 % of them from the edge's cache" in output
+    assert f"downloads by product\n  {NEW.rpartition('/')[0]}  2  2.3 KiB\n" in output
+    assert f"  {NEW}  2  2.3 KiB  last fetched 2026-11-27T10:11:12Z\n" in output
+    assert "  lxd 5.21.3  2  2.3 KiB\n" in output
+    assert "edge locations, since these logs have no countries\n  FRA  2  2.3 KiB\n" in output
+    assert f"listed and not fetched in this time: 1 version\n  {OLD}\n" in output
     put(logs, requests(CHOSEN), name="0b")
     assert "countries\n  DE  2  2.3 KiB\n" in admin("stats").stdout
 
 
-def test_a_version_that_was_fetched_is_not_idle_where_the_logs_tell_no_time(logs: MemoryStore) -> None:
+def test_a_version_that_was_fetched_is_not_idle_where_the_logs_have_no_time(logs: MemoryStore) -> None:
     put(logs, requests([name for name in CHOSEN if name not in ("date", "time")]))
-    said = admin("stats").stdout
-    assert f"  {NEW}  2  2.3 KiB  last fetched at an unknown time\n" in said
-    assert f"listed and not fetched in this time: 1 version\n  {OLD}\n" in said
+    output = admin("stats").stdout
+    assert f"  {NEW}  2  2.3 KiB  last fetched at an unknown time\n" in output
+    assert f"listed and not fetched in this time: 1 version\n  {OLD}\n" in output
 
 
 def test_a_long_table_is_cut_with_a_note(logs: MemoryStore) -> None:
     paths = (f"/images/os{n}/1/amd64/default/20261101/disk.qcow2" for n in range(25))
     put(logs, log([line(cs_uri_stem=path) for path in paths]))
-    said = admin("stats").stdout
-    assert said.count("  and 5 more; --json has all of them\n") == 2, "products and versions"
-    assert said.count("  not listed\n") == 20
-    assert len(told("stats")["versions"]) == 27
+    output = admin("stats").stdout
+    assert output.count("  and 5 more; --json has all of them\n") == 2, "products and versions"
+    assert output.count("  not listed\n") == 20
+    assert len(json_of("stats")["versions"]) == 27
 
 
 def test_unreadable_log_lines_and_files_are_reported_on_standard_error_and_the_rest_is_counted(
@@ -111,13 +111,13 @@ def test_unreadable_log_lines_and_files_are_reported_on_standard_error_and_the_r
     cut = put(logs, requests(LEGACY)[:-9], name="0b")
     put(logs, log([line(), b"x", line(sc_status="?")]), name="0c")
     done = admin("stats --json")
-    assert [said for said in done.stderr.splitlines() if said.strip()] == [  # rich ends its bar with an empty line
+    assert [text for text in done.stderr.splitlines() if text.strip()] == [  # rich ends its bar with an empty line
         "not counted: 1 line, each of which comes before any known #Fields",
         "not counted: 1 line, each of which has more or fewer values than #Fields names",
         "not counted: 1 line, each of which has something other than a number as sc-status",
         f"not counted to its end: {cut} ends early",
     ]
-    found = told("stats")
+    found = json_of("stats")
     assert found["damaged_files"] == {cut: "ends early"}
     assert sum(found["unreadable_lines"].values()) == 3
 
@@ -125,13 +125,13 @@ def test_unreadable_log_lines_and_files_are_reported_on_standard_error_and_the_r
 def test_the_days_option_limits_which_logs_are_read(logs: MemoryStore) -> None:
     put(logs, requests(CHOSEN), ago=timedelta(days=40))
     assert "the oldest is of" in admin("stats --days 7", NOTHING).output
-    assert told("stats --days 0")["requests"] == told("stats --days 41")["requests"] == 4
-    assert told("stats --days 1000000")["requests"] == told(f"stats --days {10**20}")["requests"] == 4
+    assert json_of("stats --days 0")["requests"] == json_of("stats --days 41")["requests"] == 4
+    assert json_of("stats --days 1000000")["requests"] == json_of(f"stats --days {10**20}")["requests"] == 4
 
 
-def test_without_logs_stats_says_when_they_will_arrive(logs: MemoryStore) -> None:
-    said = admin("stats", NOTHING).output
-    assert "there are no access logs below edge/ in images-logs; the first arrive some hours after EdgeLogs" in said
+def test_without_logs_stats_reports_when_they_will_arrive(logs: MemoryStore) -> None:
+    output = admin("stats", NOTHING).output
+    assert "there are no access logs below edge/ in images-logs; the first arrive some hours after EdgeLogs" in output
 
 
 def test_no_address_and_no_token_is_printed(logs: MemoryStore) -> None:
@@ -145,13 +145,13 @@ def test_no_address_and_no_token_is_printed(logs: MemoryStore) -> None:
 def test_prune_keeps_a_version_that_was_fetched_recently_and_prints_its_last_fetch(logs: MemoryStore) -> None:
     put(logs, log([line(cs_uri_stem=f"/{OLD}/rootfs.squashfs")]), ago=timedelta(days=40))
     prune = "prune --keep-versions 1 --dry-run"
-    assert [task["path"] for task in told(prune)["tasks"]] == [OLD]
-    assert "kept" not in told(prune)
-    stale = told(f"{prune} --keep-fetched-within 30")
+    assert [task["path"] for task in json_of(prune)["tasks"]] == [OLD]
+    assert "kept" not in json_of(prune)
+    stale = json_of(f"{prune} --keep-fetched-within 30")
     assert (stale["tasks"], [task["path"] for task in stale["kept"]]) == ([], [OLD])
     assert "the newest access log is of" in stale["kept"][0]["why"]
     put(logs, log([line(cs_uri_stem="/index.html")]))
-    assert [task["path"] for task in told(f"{prune} --keep-fetched-within 30")["tasks"]] == [OLD]
+    assert [task["path"] for task in json_of(f"{prune} --keep-fetched-within 30")["tasks"]] == [OLD]
     put(logs, log([line(cs_uri_stem=f"/{OLD}/lxd.tar.xz")]), name="0b")
     done = admin(f"{prune} --keep-fetched-within 30")
     assert f"keep: {OLD}\n  1 newer version is there, and 1 is kept, but it was last fetched at" in done.stdout

@@ -104,18 +104,18 @@ def test_a_missing_log_group_is_reported_with_how_it_is_created(logs: Any) -> No
 
 
 @pytest.mark.parametrize(
-    ("error", "says"),
+    ("error", "message"),
     [
         (ClientError({"Error": {"Code": "AccessDeniedException"}}, "x"), "needs logs:FilterLogEvents"),
         (EndpointConnectionError(endpoint_url="https://logs"), "did not answer: "),
     ],
 )  # fmt: skip
 def test_an_unreadable_log_is_reported_with_the_reason(
-    logs: Any, monkeypatch: pytest.MonkeyPatch, error: Exception, says: str
+    logs: Any, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
 ) -> None:
     def refuse(**_: Any) -> Any:
         raise error
 
     monkeypatch.setattr(logs, "filter_log_events", refuse)
-    with pytest.raises(LogUnavailable, match=says):
+    with pytest.raises(LogUnavailable, match=message):
         list(CloudWatchLog(logs, GROUP).lines("staging", NOW))

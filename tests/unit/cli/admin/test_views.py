@@ -58,7 +58,7 @@ class World:
         assert done.exit_code == code, (line, done.output, done.exception)
         return done
 
-    def told(self, line: str, code: int = 0) -> Any:
+    def json_of(self, line: str, code: int = 0) -> Any:
         return json.loads(self.admin(f"--json {line}", code).stdout)
 
     @property
@@ -97,7 +97,7 @@ def killed(call: str) -> Any:
 def test_one_command_gives_a_private_remote_and_another_revokes_it(world: World) -> None:
     world.admin(STAGING)
     world.upload(f"images-staging/{NOBLE}/{NEW}")
-    made = world.told("view token add staging ann")
+    made = world.json_of("view token add staging ann")
     assert world.index == []
     assert world.system.listed("images-staging", "staging") == {NAME: [NEW]}
     hashed = hashlib.sha256(made["token"].encode()).hexdigest()
@@ -133,7 +133,7 @@ def test_the_last_use_of_each_token_is_listed_with_its_count(world: World, tmp_p
     shown = world.admin("view token list staging").stdout
     assert f"used 2 times in 30 days, last on {now.isoformat(timespec='seconds')}" in shown
     assert re.search(r"token bob: .*, not used in 1 day$", world.admin("view token list staging --days 1").stdout, re.M)
-    ann, bob = world.told("view token list staging")
+    ann, bob = world.json_of("view token list staging")
     assert (ann["uses"], ann["last_use"]) == (2, now.isoformat(timespec="seconds"))
     assert (bob["label"], bob["uses"], bob["last_use"]) == ("bob", 0, None)
 
@@ -148,7 +148,7 @@ def test_an_unreadable_log_is_reported_and_the_list_still_printed(world: World, 
         assert "used" not in listed.stdout
         assert "last uses are unknown: " in listed.stderr
         assert why in listed.stderr
-        (ann,) = world.told("view token list staging")
+        (ann,) = world.json_of("view token list staging")
         assert (ann["uses"], ann["last_use"]) == (None, None)
 
 
@@ -156,10 +156,10 @@ def test_the_json_of_a_view_holds_no_secret(world: World) -> None:
     world.admin(STAGING)
     world.admin("view token add staging ann")
     secret = configured(world.system.store)["staging"].secret
-    (told,) = world.told("view list")
-    assert secret not in str(told)
-    assert told["tokens"][0].keys() == {"label", "created", "until"}
-    assert (told["is_private"], told["address"], told["private_streams"]) == (True, "", ["images-staging"])
+    (view,) = world.json_of("view list")
+    assert secret not in str(view)
+    assert view["tokens"][0].keys() == {"label", "created", "until"}
+    assert (view["is_private"], view["address"], view["private_streams"]) == (True, "", ["images-staging"])
 
 
 def test_a_tested_image_moves_from_daily_to_stable_in_one_command_and_back_in_another(world: World) -> None:
@@ -168,7 +168,7 @@ def test_a_tested_image_moves_from_daily_to_stable_in_one_command_and_back_in_an
     assert "stable shows images/ubuntu/noble/amd64/default/20261122_1000, before: nothing" in (
         world.admin(f"promote {NOBLE}/{OLD} --to stable").stdout
     )
-    assert world.told(f"promote {NOBLE}/{NEW} --to stable") == {
+    assert world.json_of(f"promote {NOBLE}/{NEW} --to stable") == {
         "channel": "stable",
         "product": f"images/{NOBLE}",
         "before": OLD,
@@ -186,11 +186,11 @@ def test_going_back_from_a_version_twice_goes_back_once(world: World) -> None:
     world.upload(f"images/{NOBLE}/{OLD}", f"images/{NOBLE}/{NEW}")
     for version in (OLD, NEW):
         world.admin(f"promote {NOBLE}/{version} --to stable")
-    assert world.told(f"promote {NOBLE}/{NEW} --to stable --back")["after"] == OLD
-    assert world.told(f"promote {NOBLE}/{NEW} --to stable --back")["after"] == OLD
+    assert world.json_of(f"promote {NOBLE}/{NEW} --to stable --back")["after"] == OLD
+    assert world.json_of(f"promote {NOBLE}/{NEW} --to stable --back")["after"] == OLD
     world.admin(f"promote {NOBLE}/{NEW} --to stable")
-    said = world.admin(f"promote {NOBLE}/{OLD} --to stable --back", FOUND).stderr
-    assert f"shows {NEW} of images/{NOBLE}, expected {OLD}; nothing was taken back" in said
+    output = world.admin(f"promote {NOBLE}/{OLD} --to stable --back", FOUND).stderr
+    assert f"shows {NEW} of images/{NOBLE}, expected {OLD}; nothing was taken back" in output
 
 
 def test_a_version_is_promoted_by_its_fingerprint(world: World) -> None:
@@ -208,13 +208,13 @@ def test_a_channel_that_follows_the_newest_shows_when_each_version_came_and_when
     shown = world.admin("view show testing").stdout.splitlines()
     assert "  shows the newest version of each product, but for what was taken back" in shown
     assert "  a version leaves it after 14 days" in shown
-    came = re.fullmatch(rf"  images/{NOBLE}/{NEW}: came on (\S+), leaves on (\S+)", shown[-1])
-    assert came
-    assert datetime.fromisoformat(came[2]) - datetime.fromisoformat(came[1]) == timedelta(days=14)
+    dates = re.fullmatch(rf"  images/{NOBLE}/{NEW}: came on (\S+), leaves on (\S+)", shown[-1])
+    assert dates
+    assert datetime.fromisoformat(dates[2]) - datetime.fromisoformat(dates[1]) == timedelta(days=14)
     world.admin(f"promote {NOBLE} --to testing --back")
     assert world.system.listed(view="testing") == {NAME: [OLD]}
     assert "taken back on" in world.admin("view show testing").stdout
-    assert world.told("view show testing")["expire_after_s"] == 14 * 24 * 3600
+    assert world.json_of("view show testing")["expire_after_s"] == 14 * 24 * 3600
 
 
 def test_a_channel_with_an_expiry_shows_which_versions_left_it(world: World) -> None:
@@ -238,12 +238,12 @@ def test_a_longer_expiry_brings_back_a_version_that_had_left(world: World) -> No
     assert "a version leaves it after 2 days" in world.admin("view expire stable 2d").stdout
     assert world.system.listed(view="stable") == {NAME: [NEW]}
     assert "a version leaves it never" in world.admin("view expire stable never").stdout
-    assert world.told("view expire stable 1d")["expire_after_s"] == 24 * 3600
+    assert world.json_of("view expire stable 1d")["expire_after_s"] == 24 * 3600
     assert world.system.listed(view="stable") == {}
 
 
 @pytest.mark.parametrize(
-    ("line", "code", "said"),
+    ("line", "code", "message"),
     [
         ("view expire staging 14d", USAGE, "has an expiry and is not a channel"),
         ("view expire stable 0d", USAGE, "expected hours or days, such as 36h or 14d, or never"),
@@ -256,12 +256,12 @@ def test_a_longer_expiry_brings_back_a_version_that_had_left(world: World) -> No
         (f"promote {NOBLE} --to stable --back", FOUND, "the channel stable shows nothing of"),
     ],
 )
-def test_promote_names_whatever_it_cannot_promote(world: World, line: str, code: int, said: str) -> None:
+def test_promote_names_whatever_it_cannot_promote(world: World, line: str, code: int, message: str) -> None:
     world.admin(STABLE)
     world.admin(STAGING)
     world.admin("view create testing --channel --newest --streams images")
     world.upload(f"images/{NOBLE}/{NEW}")
-    assert said in world.admin(line, code).stderr
+    assert message in world.admin(line, code).stderr
 
 
 def test_withdrawing_a_version_shown_by_a_channel_prints_where_the_channel_goes_back_to(world: World) -> None:
@@ -270,14 +270,14 @@ def test_withdrawing_a_version_shown_by_a_channel_prints_where_the_channel_goes_
         world.upload(f"images/{NOBLE}/{version}")
         world.admin(f"promote {NOBLE}/{version} --to stable")
     assert "goes back" not in world.admin(f"withdraw {NOBLE}/{NEW}").stderr
-    said = world.admin(f"withdraw {NOBLE}/{NEW} --yes").stderr
-    assert f"the channel stable goes back from {NEW}: it shows images/{NOBLE}/{OLD}" in said
-    said = world.admin(f"withdraw {NOBLE}/{OLD} --yes").stderr
-    assert f"the channel stable goes back from {OLD}: it shows nothing of images/{NOBLE}" in said
+    output = world.admin(f"withdraw {NOBLE}/{NEW} --yes").stderr
+    assert f"the channel stable goes back from {NEW}: it shows images/{NOBLE}/{OLD}" in output
+    output = world.admin(f"withdraw {NOBLE}/{OLD} --yes").stderr
+    assert f"the channel stable goes back from {OLD}: it shows nothing of images/{NOBLE}" in output
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("view create Stable --channel --streams images", "expected 1 to 63 of a-z"),
         ("view create stable --channel", "Missing option '--streams'"),
@@ -294,11 +294,11 @@ def test_withdrawing_a_version_shown_by_a_channel_prints_where_the_channel_goes_
         ("view token add staging eve --expires 2d", "'2d' is not one of"),
     ],
 )
-def test_an_invalid_view_is_refused_with_the_reason_and_not_written(world: World, line: str, said: str) -> None:
+def test_an_invalid_view_is_refused_with_the_reason_and_not_written(world: World, line: str, message: str) -> None:
     for made in (STAGING, STABLE, "view token add staging bob"):
         world.admin(made)
     before = {key: found.body for key, found in world.system.store.objects.items()}
-    assert said in world.admin(line, USAGE).stderr
+    assert message in world.admin(line, USAGE).stderr
     assert {key: found.body for key, found in world.system.store.objects.items()} == before
 
 
@@ -312,8 +312,8 @@ def test_a_public_stream_is_hidden_only_on_explicit_request(world: World) -> Non
 
 
 def test_who_makes_a_private_channel_of_a_public_stream_is_told_that_it_stays_public(world: World) -> None:
-    told = world.admin("view create beta --private --channel --streams images-staging").stderr
-    assert "everybody still sees images-staging, as a channel makes no stream private" in told
+    output = world.admin("view create beta --private --channel --streams images-staging").stderr
+    assert "everybody still sees images-staging, as a channel makes no stream private" in output
     world.admin(STAGING)
     again = world.admin("view create gamma --private --channel --streams images-staging")
     assert "everybody" not in again.stderr
@@ -333,7 +333,7 @@ def test_a_view_for_one_kind_of_client_lists_its_items_and_names_the_kind(world:
     (product,) = world.system.products_document(view="incus-only").products.values()
     assert "lxd.tar.xz" not in documents.decode_versions(product)[NEW].items
     assert "of images, for incus alone, made on" in world.admin("view show incus-only").stdout
-    assert world.told("view show incus-only")["clients"] == "incus"
+    assert world.json_of("view show incus-only")["clients"] == "incus"
     again = world.admin("view create incus-only --streams images", USAGE).stderr
     assert "there is a view incus-only that selects something else" in again
 
@@ -379,10 +379,10 @@ def test_a_killed_revocation_is_finished_by_sync(world: World) -> None:
     kill_a_revocation(world)
     assert world.admin("view sync").stdout == "entries of the edge: 0 written, 1 deleted\n"
     assert not [key for key in world.edge.entries if key.startswith("token:")]
-    assert world.told("view sync") == {"put": [], "deleted": []}
+    assert world.json_of("view sync") == {"put": [], "deleted": []}
 
 
-def test_a_token_of_which_the_edge_could_not_be_told_is_made_by_the_same_command(world: World) -> None:
+def test_a_token_that_could_not_be_sent_to_the_edge_is_made_by_the_same_command(world: World) -> None:
     world.admin(STAGING)
 
     def away(method: str) -> None:
@@ -472,8 +472,8 @@ def test_a_channel_that_alone_shows_a_version_is_not_removed(world: World) -> No
     world.admin("view remove staging --make-public --anyway --yes")
     world.admin(STAGING + " --hide")
     world.system.store.remove("views/staging/streams/v1/images-staging.json")
-    said = world.admin("view remove stable --yes", FOUND).stderr
-    assert f"nothing but stable shows images-staging/{NOBLE}/{NEW}; add --anyway" in said
+    output = world.admin("view remove stable --yes", FOUND).stderr
+    assert f"nothing but stable shows images-staging/{NOBLE}/{NEW}; add --anyway" in output
     world.admin("view remove stable --anyway --yes")
     assert view_of(world.system.store, "stable") is None
 
@@ -487,7 +487,7 @@ def test_an_unknown_view_is_reported_by_name(world: World, line: str) -> None:
 
 def test_a_server_without_views_lists_none(world: World) -> None:
     assert "there is no view" in world.admin("view list").stderr
-    assert world.told("view list") == []
+    assert world.json_of("view list") == []
     world.admin(STABLE)
     world.admin(STAGING)
     assert world.admin("view list").stdout.splitlines() == [
@@ -504,9 +504,9 @@ def test_a_channel_names_its_required_check_and_takes_a_version_that_passed(worl
     assert "the check boots has no result" in refused.output
     post(world.system, f"images/{NOBLE}/{NEW}", "boots")
     world.admin(f"promote images/{NOBLE}/{NEW} --to stable")
-    told = world.admin(f"show images/{NOBLE}/{NEW}").stdout
-    assert re.search(r"check boots: passed on .*, posted by ci\n", told)
-    assert re.search(r"stable: promoted on .* by ", told)
+    output = world.admin(f"show images/{NOBLE}/{NEW}").stdout
+    assert re.search(r"check boots: passed on .*, posted by ci\n", output)
+    assert re.search(r"stable: promoted on .* by ", output)
     assert "check boots" not in world.admin(f"show images/{NOBLE}/{OLD}").stdout
 
 
@@ -516,14 +516,14 @@ def test_changing_required_checks_leaves_the_versions_that_a_channel_shows(world
     world.admin(f"promote images/{NOBLE}/{OLD} --to stable")
     assert "stable requires the checks boots, scan" in world.admin("view require stable boots scan boots").stdout
     assert "the check boots has no result" in world.admin(f"promote images/{NOBLE}/{NEW} --to stable", FOUND).output
-    (shown,) = world.told("view show stable")["channel"][f"images/{NOBLE}"]
+    (shown,) = world.json_of("view show stable")["channel"][f"images/{NOBLE}"]
     assert shown["version"] == OLD
-    assert world.told("view require stable --none")["name"] == "stable"
+    assert world.json_of("view require stable --none")["name"] == "stable"
     world.admin(f"promote images/{NOBLE}/{NEW} --to stable")
 
 
 @pytest.mark.parametrize(
-    ("line", "code", "said"),
+    ("line", "code", "message"),
     [
         ("view require stable", USAGE, "name the checks, or give --none"),
         ("view require stable boots --none", USAGE, "name the checks, or give --none"),
@@ -533,8 +533,8 @@ def test_changing_required_checks_leaves_the_versions_that_a_channel_shows(world
         (f"promote {NOBLE} --to stable --back --require boots", USAGE, "--back asks for no check"),
     ],
 )
-def test_a_check_that_cannot_be_required_is_refused(world: World, line: str, code: int, said: str) -> None:
+def test_a_check_that_cannot_be_required_is_refused(world: World, line: str, code: int, message: str) -> None:
     world.upload(f"images/{NOBLE}/{NEW}")
     world.admin(STABLE)
     world.admin(STAGING)
-    assert said in world.admin(line, code).output
+    assert message in world.admin(line, code).output

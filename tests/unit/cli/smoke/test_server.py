@@ -25,10 +25,10 @@ def test_a_busy_api_is_retried(fake: FakeServer) -> None:
 def test_a_caller_in_aws_is_identified_by_a_signature_or_a_token(
     fake: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    heard: list[dict[str, str]] = []
+    received: list[dict[str, str]] = []
 
     def ask(_url: str, _method: str, headers: dict[str, str], _body: bytes | None) -> Answer:
-        heard.append(headers)
+        received.append(headers)
         return Answer(200, {}, b"")
 
     monkeypatch.setattr(fake, "ask", ask)
@@ -37,7 +37,7 @@ def test_a_caller_in_aws_is_identified_by_a_signature_or_a_token(
     caller.call("POST", "uploads/batch", b"{}")
     monkeypatch.setenv("SIMPLESTREAMS_TOKEN", "abc")
     caller.call("GET", "versions/x")
-    signed, bearer = heard
+    signed, bearer = received
     assert "/eu-central-1/execute-api/aws4_request" in signed["Authorization"]
     assert signed["X-Amz-Security-Token"] == "token"
     assert bearer == {"Authorization": "Bearer abc"}

@@ -28,7 +28,7 @@ TABLE: dict[str, Row] = {
         f"5 {text}": row(
             split() | {"image.yaml": f"simplestream: {text}".encode()},
             "rootfs.squashfs",
-            says=says,
+            reason=says,
             aliases={alias: NOBLE} if alias else {},
         )
         for text, alias, says in (
@@ -68,7 +68,7 @@ TABLE: dict[str, Row] = {
         sums(f"SHA256 (rootfs.squashfs) = {images.sha256_hex(SQUASHFS)}\0"), "rootfs.squashfs"
     ),
     **{
-        f"6 a wrong digest, {what}": row(sums(line.format(WRONG)), says=f"expected {WRONG} as SHA256SUMS says")
+        f"6 a wrong digest, {what}": row(sums(line.format(WRONG)), reason=f"expected {WRONG} as SHA256SUMS says")
         for what, line in (
             ("a folder", "{}  out/rootfs.squashfs"),
             ("binary", "{} *rootfs.squashfs"),
@@ -85,7 +85,7 @@ TABLE: dict[str, Row] = {
     },
     **{
         f"6 a line that cannot be read, {what}": row(
-            sums(GOOD_SUMS.splitlines()[0] + "\n" + line), says="is not confirmed by SHA256SUMS"
+            sums(GOOD_SUMS.splitlines()[0] + "\n" + line), reason="is not confirmed by SHA256SUMS"
         )
         for what, line in (
             ("base64", "SHA256 (rootfs.squashfs) = RBNvo1WzZ4oRRq0W9+hknpT7T8If536DEMBg9hyq/4o="),
@@ -101,10 +101,10 @@ TABLE: dict[str, Row] = {
             ("two digests", f"{images.sha256_hex(SQUASHFS)}  rootfs.squashfs\n{WRONG}  out/rootfs.squashfs"),
         )
     },
-    "6 it covers another name": row(sums(f"{WRONG}  noble.squashfs"), says="covers no file of"),
-    "6 a root that it leaves out": row(sums(GOOD_SUMS.splitlines()[0]), "rootfs.squashfs", says="is not in SHA256SUMS"),
+    "6 it covers another name": row(sums(f"{WRONG}  noble.squashfs"), reason="covers no file of"),
+    "6 a root that it leaves out": row(sums(GOOD_SUMS.splitlines()[0]), "rootfs.squashfs", reason="is not in SHA256SUMS"),
     **{
-        f"6 a list named {name}": row(split() | {name: b"x"}, "rootfs.squashfs", says="name it SHA256SUMS")
+        f"6 a list named {name}": row(split() | {name: b"x"}, "rootfs.squashfs", reason="name it SHA256SUMS")
         for name in ("SHA256SUMS.txt", "sha256sums", "rootfs.squashfs.sha256")
     },
     # 12: overrides that the next version does not repeat
@@ -113,7 +113,7 @@ TABLE: dict[str, Row] = {
             {OTHER_VERSION: split("1") | before, PATH: split("2") | after},
             f"{OTHER_VERSION}/rootfs.squashfs",
             f"{PATH}/rootfs.squashfs",
-            says=says,
+            reason=says,
         )
         for what, before, after, says in (
             (

@@ -53,22 +53,22 @@ TABLE: dict[str, Row] = {
         )
         for root, body in (("noble.squashfs", SQUASHFS), ("rootfs.tar.xz", ROOT), ("disk.qcow2", DISK))
     },
-    "1 metadata alone": row({"image.tar.gz": packed({"metadata.yaml": YAML}, "gz")}, says="upload its root beside it"),
+    "1 metadata alone": row({"image.tar.gz": packed({"metadata.yaml": YAML}, "gz")}, reason="upload its root beside it"),
     "1 metadata in a folder": row(
         {"image.tar.gz": packed({"image/metadata.yaml": YAML, "image/rootfs/x": b""}, "gz")},
-        says="holds no metadata.yaml at its top level",
+        reason="holds no metadata.yaml at its top level",
     ),
     "1 an empty rootfs": row(
-        {"image.tar.xz": with_links(("rootfs", tarfile.DIRTYPE, ""))}, says="is a metadata tarball"
+        {"image.tar.xz": with_links(("rootfs", tarfile.DIRTYPE, ""))}, reason="is a metadata tarball"
     ),
     "1 rootfs is a link": row(
-        {"image.tar.xz": with_links(("rootfs", tarfile.SYMTYPE, "other"))}, says="is not a folder"
+        {"image.tar.xz": with_links(("rootfs", tarfile.SYMTYPE, "other"))}, reason="is not a folder"
     ),
     "1 a hard link in rootfs": row(
         {"image.tar.xz": with_links(("rootfs/etc/a", tarfile.LNKTYPE, "metadata.yaml"))}, "image.tar.xz"
     ),
     "1 a root of another name": row(
-        {"lxd.tar.xz": META, "noble-root.tar.xz": ROOT}, says="upload it as rootfs.tar.xz, however it is compressed"
+        {"lxd.tar.xz": META, "noble-root.tar.xz": ROOT}, reason="upload it as rootfs.tar.xz, however it is compressed"
     ),
     "1 of two metadata.yaml the last counts": row(
         {
@@ -84,13 +84,13 @@ TABLE: dict[str, Row] = {
     # 2: a virtual machine in one tarball
     **{
         f"2 a machine in {how}": row(
-            {f"vm.tar.{how}": packed(MACHINE, how)}, f"vm.tar.{how}", says="only Incus 7.1 and newer"
+            {f"vm.tar.{how}": packed(MACHINE, how)}, f"vm.tar.{how}", reason="only Incus 7.1 and newer"
         )
         for how in COMPRESSIONS[1:]
     },
     "2 a machine under ./": row({"vm.tar": packed({f"./{n}": b for n, b in MACHINE.items()}, "plain")}, "vm.tar"),
     "2 a machine for LXD alone": row(
-        {"vm.tar": packed(MACHINE, "plain")}, says="this server serves only LXD", clients=("lxd",)
+        {"vm.tar": packed(MACHINE, "plain")}, reason="this server serves only LXD", clients=("lxd",)
     ),
     "2 a machine whose disk needs another file": row(
         {
@@ -98,20 +98,20 @@ TABLE: dict[str, Row] = {
                 MACHINE | {"rootfs.img": images.qcow2_header(backing=300, backing_bytes=9) + bytes(4096)}, "gz"
             )
         },
-        says="holds a rootfs.img that needs a backing file",
+        reason="holds a rootfs.img that needs a backing file",
     ),
     "2 a machine with a raw disk": row(
         {"vm.tar.gz": packed(MACHINE | {"rootfs.img": bytes(4096)}, "gz")},
-        says="holds a rootfs.img that is not a qcow2",
+        reason="holds a rootfs.img that is not a qcow2",
     ),
     "2 an older machine hides no container": rows(
         {PATH: {"vm.tar.gz": packed(MACHINE, "gz")}, OTHER_VERSION: split()},
         f"{OTHER_VERSION}/rootfs.squashfs",
-        says="would launch as a container",
+        reason="would launch as a container",
     ),
     # 7: metadata.yaml as the daemons read it
     **{
-        f"7 refused: {text}": row(split() | {"lxd.tar.xz": meta(OK + text, **{"b.tpl": b""})}, says=says)
+        f"7 refused: {text}": row(split() | {"lxd.tar.xz": meta(OK + text, **{"b.tpl": b""})}, reason=says)
         for text, says in (
             ("properties: {release: [noble]}", "has a list at `properties.release`"),
             ("properties: {a: {b: c}}", "has a mapping at `properties.a`"),
@@ -127,7 +127,7 @@ TABLE: dict[str, Row] = {
     },
     **{
         f"7 taken: {text[:40]}": row(
-            split() | {"lxd.tar.xz": meta(OK + text, **{"a.tpl": b"x"})}, "rootfs.squashfs", says=says
+            split() | {"lxd.tar.xz": meta(OK + text, **{"a.tpl": b"x"})}, "rootfs.squashfs", reason=says
         )
         for text, says in (
             ("", ""),
@@ -141,7 +141,7 @@ TABLE: dict[str, Row] = {
     },
     **{
         f"7 a whole image, its template {where}": row(
-            {"u.tar.xz": packed({"metadata.yaml": APPLIES, "rootfs/etc/x": b"x", **more})}, *listed, says=says
+            {"u.tar.xz": packed({"metadata.yaml": APPLIES, "rootfs/etc/x": b"x", **more})}, *listed, reason=says
         )
         for where, more, listed, says in (
             ("behind the root", {"templates/a.tpl": b"x"}, ("u.tar.xz",), ""),
@@ -157,7 +157,7 @@ TABLE: dict[str, Row] = {
         f"8 {what} behind {how} of {file}": row(
             {"lxd.tar.xz": META, "rootfs.tar.xz": ROOT} | {file: compressed(images.tarball(members), how) + behind},
             *listed,
-            says=says,
+            reason=says,
         )
         for file, members in (("lxd.tar.xz", {"metadata.yaml": YAML}), ("rootfs.tar.xz", {"bin/x": b"x"}))
         for what, how, behind, listed, says in (
@@ -175,12 +175,12 @@ TABLE: dict[str, Row] = {
     **{
         f"8 a tar in {how} cut short": row(
             {"lxd.tar.xz": META, "rootfs.tar.xz": packed({"bin/x": images.filler("x", 60_000)}, how)[:-20_000]},
-            says="is cut short",
+            reason="is cut short",
         )
         for how in COMPRESSIONS
     },
     **{
-        f"8 a root {what}": row({"lxd.tar.xz": META, "rootfs.tar.xz": packed(members)}, *listed, says=says)
+        f"8 a root {what}": row({"lxd.tar.xz": META, "rootfs.tar.xz": packed(members)}, *listed, reason=says)
         for what, members, listed, says in (
             ("below rootfs/", {"rootfs/bin/sh": b"x", "./rootfs/etc/x": b"x"}, (), "all of it lies below rootfs/"),
             ("without a file", {}, (), "it holds no file"),
@@ -192,7 +192,7 @@ TABLE: dict[str, Row] = {
         for how in COMPRESSIONS
     },
     **{
-        f"8 a disk {what}": row({"lxd.tar.xz": META, name: body}, says=says)
+        f"8 a disk {what}": row({"lxd.tar.xz": META, name: body}, reason=says)
         for what, name, body, says in (
             ("cut short", "disk.qcow2", DISK[:1600], "is cut short"),
             ("of version 1", "disk.qcow2", images.qcow2_header(version=1) + bytes(4096), "is qcow2 version 1"),
@@ -213,13 +213,13 @@ TABLE: dict[str, Row] = {
             ("with a snapshot", images.qcow2_header(snapshots=1, snapshots_at=512) + bytes(8192)),
         )
     },
-    "8 a squashfs cut short": row(split() | {"rootfs.squashfs": SQUASHFS[:-100]}, says="is cut short"),
+    "8 a squashfs cut short": row(split() | {"rootfs.squashfs": SQUASHFS[:-100]}, reason="is cut short"),
     "8 a squashfs in no known compression": row(
         split() | {"rootfs.squashfs": images.superblock(4096, compression=9).ljust(4096)},
-        says="its compression is number 9",
+        reason="its compression is number 9",
     ),
     **{
-        f"8 metadata with {what}": row({"lxd.tar.xz": body, "rootfs.squashfs": SQUASHFS}, says=says)
+        f"8 metadata with {what}": row({"lxd.tar.xz": body, "rootfs.squashfs": SQUASHFS}, reason=says)
         for what, body, says in (
             ("a device", with_links(("dev/null", tarfile.CHRTYPE, "")), "is a device or a pipe"),
             (
@@ -232,11 +232,11 @@ TABLE: dict[str, Row] = {
         )
     },
     # 13: hints
-    "13 a date far ahead": rows({f"{NOBLE}/20991231_0000": split("1")}, says="is dated ahead of its upload"),
+    "13 a date far ahead": rows({f"{NOBLE}/20991231_0000": split("1")}, reason="is dated ahead of its upload"),
     "13 a date two days ahead, beside a real one": rows(
         {f"{NOBLE}/20261125_1100": split("1"), PATH: split("2")},
         f"{PATH}/rootfs.squashfs",
-        says="is dated ahead of its upload",
+        reason="is dated ahead of its upload",
     ),
     "13 a delta whose base is dated ahead": rows(
         {
@@ -244,12 +244,12 @@ TABLE: dict[str, Row] = {
             PATH: split("2") | {"rootfs.20991231_0000.vcdiff": images.vcdiff("d", 300, 700)},
         },
         f"{PATH}/rootfs.squashfs",
-        says="is dated ahead of its upload",
+        reason="is dated ahead of its upload",
     ),
     "13 secure_boot": row(
         split(metadata_json=b'{"requirements": {"secure_boot": "false"}}'),
         "rootfs.squashfs",
-        says="expected `requirements.secureboot`",
+        reason="expected `requirements.secureboot`",
     ),
     "13 the release current": row(
         split(),
@@ -258,7 +258,7 @@ TABLE: dict[str, Row] = {
         aliases={"ubuntu": "ubuntu/current/amd64/default"},
     ),
     **{
-        f"13 {name}": row({name: b"hsqs"}, says=says)
+        f"13 {name}": row({name: b"hsqs"}, reason=says)
         for name, says in (
             ("meta-0123.squashfs", "is metadata in squashfs form"),
             ("lxd_combined.squashfs", "is a unified image in squashfs form"),
@@ -272,7 +272,7 @@ TABLE: dict[str, Row] = {
         f"13 a squashfs with {what} named as a root": row(
             {"lxd.tar.xz": META, "rootfs.squashfs": images.squashfs_of(*names)},
             *(["rootfs.squashfs"] if not says else []),
-            says=says,
+            reason=says,
         )
         for what, names, says in (
             ("a whole image", ("metadata.yaml", "rootfs", "templates"), "is a whole image in squashfs form"),

@@ -41,7 +41,7 @@ TABLE: dict[str, Row] = {
         f"{OTHER_VERSION}/rootfs.squashfs",
         f"{PATH}/rootfs.squashfs",
         f"{PATH}/{DELTA}",
-        says="is a second delta beside",
+        reason="is a second delta beside",
     ),
     "3 three deltas of one root": rows(
         {
@@ -57,12 +57,12 @@ TABLE: dict[str, Row] = {
         f"{OTHER_VERSION}/rootfs.squashfs",
         f"{PATH}/rootfs.squashfs",
         f"{PATH}/{DELTA}",
-        says="is a second delta beside",
+        reason="is a second delta beside",
     ),
     "3 a delta whose base is the same image": rows(
         {OTHER_VERSION: split("1"), PATH: split("1") | {DELTA: images.vcdiff("a")}},
         f"{PATH}/rootfs.squashfs",
-        says="which is not listed",
+        reason="which is not listed",
     ),
     "3 a chain of deltas": rows(
         {
@@ -84,7 +84,7 @@ TABLE: dict[str, Row] = {
         f"{OTHER_VERSION}/rootfs.squashfs",
         f"{OTHER_VERSION}/disk.qcow2",
         f"{PATH}/disk.qcow2",
-        says="Incus would patch that one",
+        reason="Incus would patch that one",
     ),
     "3 a delta of a disk alone": rows(
         {OTHER_VERSION: split("1", "disk.qcow2"), PATH: split("2", "disk.qcow2") | {DISK_DELTA: images.vcdiff("b")}},
@@ -103,14 +103,14 @@ TABLE: dict[str, Row] = {
         f"{PATH}/rootfs.squashfs",
         f"{PATH}/disk.qcow2",
         f"{PATH}/{DELTA}",
-        says="Incus would patch that one",
+        reason="Incus would patch that one",
     ),
     **{
         f"3 a delta {what}": rows(
             {OTHER_VERSION: split("1"), PATH: split("2") | {DELTA: body}},
             f"{OTHER_VERSION}/rootfs.squashfs",
             f"{PATH}/rootfs.squashfs",
-            says=says,
+            reason=says,
         )
         for what, body, says in (
             ("cut short", images.vcdiff()[:-1], "is cut short"),
@@ -122,20 +122,20 @@ TABLE: dict[str, Row] = {
         )
     },
     "3 a delta of a base that is gone": row(
-        split() | {DELTA: images.vcdiff()}, "rootfs.squashfs", says="which is not listed"
+        split() | {DELTA: images.vcdiff()}, "rootfs.squashfs", reason="which is not listed"
     ),
     "3 a delta of a tar": rows(
         {OTHER_VERSION: split("1", "rootfs.tar.xz"), PATH: split("2", "rootfs.tar.xz") | {DELTA: images.vcdiff()}},
         f"{OTHER_VERSION}/rootfs.tar.xz",
         f"{PATH}/rootfs.tar.xz",
-        says="has no squashfs beside it",
+        reason="has no squashfs beside it",
     ),
     # 4: one image of a type in a version
     **{
         f"4 a {kind} beside {root}": row(
             split(root=root) | {"u.tar.gz": packed(body, "gz")},
             *([root, "u.tar.gz"] if both else [root]),
-            says="" if both else "u.tar.gz is not listed beside",
+            reason="" if both else "u.tar.gz is not listed beside",
         )
         for kind, body, root, both in (
             ("unified container", UNIFIED, "rootfs.squashfs", False),
@@ -147,7 +147,7 @@ TABLE: dict[str, Row] = {
         )
     },
     "4 two unified tarballs": row(
-        {"a.tar.gz": packed(UNIFIED, "gz"), "b.tar.xz": packed(UNIFIED)}, "a.tar.gz", says="is a second unified tarball"
+        {"a.tar.gz": packed(UNIFIED, "gz"), "b.tar.xz": packed(UNIFIED)}, "a.tar.gz", reason="is a second unified tarball"
     ),
     "4 squashfs, tar and disk": row(
         split() | {"rootfs.tar.xz": ROOT, "disk.qcow2": DISK}, "rootfs.squashfs", "rootfs.tar.xz", "disk.qcow2"
@@ -155,7 +155,7 @@ TABLE: dict[str, Row] = {
     # 9: architectures
     **{
         f"9 {arch}": row(
-            images.split_image(arch), "rootfs.squashfs", path=f"ubuntu/noble/{arch}/default/20261123_1000", says=says
+            images.split_image(arch), "rootfs.squashfs", path=f"ubuntu/noble/{arch}/default/20261123_1000", reason=says
         )
         for arch, says in (
             ("amd64v3", "every Incus, and LXD before 5.21.5"),
@@ -176,13 +176,13 @@ TABLE: dict[str, Row] = {
     "10 respins": rows(
         {f"{NOBLE}/{version}": split(version) for version in ("20240101", "20240101.1", "20240101.10")},
         *(f"{NOBLE}/{version}/rootfs.squashfs" for version in ("20240101", "20240101.1", "20240101.10")),
-        says="clients order versions as texts",
+        reason="clients order versions as texts",
     ),
     "10 a respin beside a time of day": rows(
         {f"{NOBLE}/20240101.1": split("1"), f"{NOBLE}/20240102_0930": split("2"), f"{NOBLE}/20240103_0930": split("3")},
         f"{NOBLE}/20240102_0930/rootfs.squashfs",
         f"{NOBLE}/20240103_0930/rootfs.squashfs",
-        says="expected YYYYMMDD_HHMM as most versions",
+        reason="expected YYYYMMDD_HHMM as most versions",
     ),
     "10 a delta of a respin": rows(
         {
@@ -197,7 +197,7 @@ TABLE: dict[str, Row] = {
     "11 the image of another product": rows(
         {"b/r/amd64/default/20261123_1000": split("x"), "a/r/amd64/default/20261123_1000": split("x")},
         "b/r/amd64/default/20261123_1000/rootfs.squashfs",
-        says="is the same image as one that b:r:amd64:default lists",
+        reason="is the same image as one that b:r:amd64:default lists",
     ),
     "11 the disk of another product": rows(
         {
@@ -206,7 +206,7 @@ TABLE: dict[str, Row] = {
         },
         "b/r/amd64/v/20261123_1000/disk.qcow2",
         "a/r/amd64/v/20261123_1000/rootfs.squashfs",
-        says="is the same image as one that b:r:amd64:v lists",
+        reason="is the same image as one that b:r:amd64:v lists",
     ),
     "11 an alias of another product's path": rows(
         {
@@ -215,7 +215,7 @@ TABLE: dict[str, Row] = {
         },
         "a/r/amd64/v/20261123_1000/rootfs.squashfs",
         "b/r/amd64/default/20261123_1000/rootfs.squashfs",
-        says="the alias b/r is taken by b:r:amd64:default",
+        reason="the alias b/r is taken by b:r:amd64:default",
         aliases={"b/r": "b/r/amd64/default"},
     ),
     "11 an alias that clients add to another product's": rows(
@@ -225,13 +225,13 @@ TABLE: dict[str, Row] = {
         },
         "a/r/amd64/v/20261123_1000/rootfs.squashfs",
         "b/r/amd64/default/20261123_1000/rootfs.squashfs",
-        says="the alias b/r/amd64 is taken by b:r:amd64:default",
+        reason="the alias b/r/amd64 is taken by b:r:amd64:default",
     ),
     "11 an alias that two ask for": rows(
         {f"{name}/r/amd64/v/20261123_1000": split(name, metadata_json=b'{"aliases": "x, y"}') for name in "ab"},
         "a/r/amd64/v/20261123_1000/rootfs.squashfs",
         "b/r/amd64/v/20261123_1000/rootfs.squashfs",
-        says="the alias y is taken by a:r:amd64:v",
+        reason="the alias y is taken by a:r:amd64:v",
         aliases={"x": "a/r/amd64/v"},
     ),
 }

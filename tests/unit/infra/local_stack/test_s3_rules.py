@@ -63,7 +63,7 @@ def ask(rules: S3Rules, method: str, body: Any = b"", **extra: str) -> str:
 )
 def test_moto_handles_one_request_at_a_time(kinds: tuple[str, str]) -> None:
     moto = Moto()
-    rules = S3Rules(moto, {}, lambda _told: None)
+    rules = S3Rules(moto, {}, lambda _event: None)
 
     def work(index: int) -> None:
         method, _, target = kinds[index % 2].partition(" ")
@@ -88,7 +88,7 @@ class Slow(io.RawIOBase):
 
 def test_a_slow_upload_blocks_no_other_request() -> None:
     moto, body = Moto(), Slow()
-    rules = S3Rules(moto, {}, lambda _told: None)
+    rules = S3Rules(moto, {}, lambda _event: None)
     upload = threading.Thread(target=ask, args=(rules, "PUT", body))
     upload.start()
     assert body.asked.wait(10)
@@ -100,7 +100,7 @@ def test_a_slow_upload_blocks_no_other_request() -> None:
 
 def test_a_long_poll_is_bounded_by_its_own_wait_and_never_waits_inside_moto() -> None:
     moto = Moto()
-    rules = S3Rules(moto, {}, lambda _told: None)
+    rules = S3Rules(moto, {}, lambda _event: None)
     ask(rules, "POST", b'{"WaitTimeSeconds": 20}', HTTP_X_AMZ_TARGET="AmazonSQS.ReceiveMessage")
     assert moto.bodies == [b'{"WaitTimeSeconds": 0}']
 
@@ -116,6 +116,6 @@ def test_a_long_poll_is_bounded_by_its_own_wait_and_never_waits_inside_moto() ->
 )
 def test_a_page_of_another_site_changes_no_object_and_resets_nothing(about: dict[str, Any]) -> None:
     moto = Moto()
-    rules = S3Rules(moto, {}, lambda _told: None)
+    rules = S3Rules(moto, {}, lambda _event: None)
     assert ask(rules, "POST", b"{}", **{"HTTP_HOST": "localhost:9000", **about}) == "403 AccessDenied"
     assert moto.calls == 0

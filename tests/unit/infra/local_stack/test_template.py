@@ -79,7 +79,7 @@ def test_a_resource_whose_condition_is_false_is_omitted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("given", "message"),
     [
         ({"Clients": "debian"}, "Clients is 'debian', expected one of both, lxd, incus"),
         ({"NoSuch": "1"}, "no parameter NoSuch"),
@@ -88,8 +88,8 @@ def test_a_resource_whose_condition_is_false_is_omitted() -> None:
         ({"BucketName": "Not A Bucket"}, "BucketName is 'Not A Bucket', expected to match"),
     ],
 )
-def test_a_parameter_that_cloudformation_would_refuse_is_refused(given: dict[str, str], says: str) -> None:
-    with pytest.raises(TemplateError, match=says):
+def test_a_parameter_that_cloudformation_would_refuse_is_refused(given: dict[str, str], message: str) -> None:
+    with pytest.raises(TemplateError, match=message):
         parameters(load(TEMPLATE), given)
 
 
@@ -107,8 +107,8 @@ def wire(change: Any = None, given: Mapping[str, str] | None = None) -> Wiring:
 
 def test_the_template_wires_uploads_to_digest_and_records_to_publish() -> None:
     wiring = wire()
-    told = {(n.prefix, n.queue_arn.rsplit(":", 1)[1]) for n in wiring.bucket.notifications}
-    assert told == {("images", "ArrivalsQueue"), ("versions/", "ChangesQueue")}
+    queues = {(n.prefix, n.queue_arn.rsplit(":", 1)[1]) for n in wiring.bucket.notifications}
+    assert queues == {("images", "ArrivalsQueue"), ("versions/", "ChangesQueue")}
     assert {m.queue_arn.rsplit(":", 1)[1]: m.function for m in wiring.mappings} == {
         "ArrivalsQueue": "DigestFunction",
         "ChangesQueue": "PublishFunction",
@@ -152,8 +152,8 @@ def _swap_queues(resources: dict[str, Any]) -> None:
 
 
 def test_swapped_queues_in_the_template_are_swapped_locally_too() -> None:
-    told = {(n.prefix, n.queue_arn.rsplit(":", 1)[1]) for n in wire(_swap_queues).bucket.notifications}
-    assert told == {("images", "ChangesQueue"), ("versions/", "ArrivalsQueue")}
+    queues = {(n.prefix, n.queue_arn.rsplit(":", 1)[1]) for n in wire(_swap_queues).bucket.notifications}
+    assert queues == {("images", "ChangesQueue"), ("versions/", "ArrivalsQueue")}
 
 
 @pytest.mark.parametrize(
