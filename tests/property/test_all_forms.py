@@ -169,7 +169,7 @@ def found_in(system: System) -> list[str]:
     return faults(documents, lambda key: objects[key].body if key in objects else None, clients)
 
 
-def told(system: System) -> list[VersionStatus]:
+def statuses(system: System) -> list[VersionStatus]:
     """Return the API's status of every version."""
     cache = DocumentCache(system.store)
     return [found for version in system.versions() if (found := status.look(system.store, cache, version))]
@@ -191,7 +191,7 @@ def test_every_client_can_use_every_listed_image(steps: list[Step], clients: tup
     for ftype in {found.partition('"')[0] for found in ftypes(system)}:
         event(ftype)
     assert found_in(system) == []
-    assert [found for found in told(system) if not status.is_terminal(found) and found.status != "incomplete"] == []
+    assert [found for found in statuses(system) if not status.is_terminal(found) and found.status != "incomplete"] == []
 
 
 @settings(max_examples=60, deadline=None)

@@ -66,10 +66,10 @@ def test_any_order_and_repetition_of_events_ends_in_the_bytes_of_a_rebuild(
     for key in served:
         system.store.remove(key)
     system.publish(*system.products())
-    assert _telling(system.streams()) == _telling(served)
+    assert _with_content(system.streams()) == _with_content(served)
 
 
-def _telling(streams: dict[str, bytes]) -> dict[str, bytes]:
+def _with_content(streams: dict[str, bytes]) -> dict[str, bytes]:
     """Return the documents with content: a rebuild makes no empty document and no feed without an entry."""
     empty = (b'"products":{}', b'"index":{}', b"<updated>1970-01-01T00:00:00Z</updated>")
     return {key: body for key, body in streams.items() if not any(nothing in body for nothing in empty)}

@@ -122,7 +122,7 @@ NARROW = Workload((1,), (1,), (1, 2), ("metadata.json", "notes.txt"), 0.55, 0.0,
 
 
 @dataclass
-class Watched(Run):
+class RecordedRun(Run):
     """A run of maintain whose withdrawals and deletions are noted in the ledger."""
 
     ledger: Ledger = field(kw_only=True)
@@ -223,13 +223,13 @@ class RandomRun:
         """Run maintain, with faults."""
         self.due = False
         what = "reconcile" if self.reconciles and self.rng.random() < 0.3 else "prune"
-        watched = partial(Watched, ledger=self.ledger)
-        self.start("maintain", "maintain", what, lambda call: call({"task": what}, Run=watched))
+        recorded = partial(RecordedRun, ledger=self.ledger)
+        self.start("maintain", "maintain", what, lambda call: call({"task": what}, Run=recorded))
 
     def operator_acts(self) -> None:
         """Withdraw or restore a product, a version or a file, with faults; often the same one again."""
         withdraws = self.rng.random() < 0.6
-        going = sorted(path for path, mark in self.ledger.marks.items() if mark.withdrawn)
+        going = sorted(path for path, expectation in self.ledger.expectations.items() if expectation.withdrawn)
         if self.ledger.deleting:  # the last moment to restore it
             going, withdraws = self.ledger.deleting, False
         anywhere = [self.somewhere(), self.somewhere().rpartition("/")[0], *sorted(self.ledger.present)]
@@ -293,9 +293,9 @@ class RandomRun:
         if key.count("/") != 6 or not key.startswith("images"):
             return
         if stored := self.world.objects.get(key):
-            self.ledger.came(key, (stored.etag, stored.modified.isoformat()))
+            self.ledger.note_upload(key, (stored.etag, stored.modified.isoformat()))
         else:
-            self.ledger.went(key)
+            self.ledger.note_deletion(key)
 
     # ── what must hold at every step ────────────────────────────────────────────────────────────────────────────
 
@@ -357,7 +357,7 @@ class RandomRun:
         served = {key: o.body for key, o in self.world.objects.items() if key.startswith("streams/")}
         rebuilt = rebuild(self.world)
         for key in served.keys() | rebuilt.keys():
-            assert _said(served.get(key)) == _said(rebuilt.get(key)), key
+            assert _with_content(served.get(key)) == _with_content(rebuilt.get(key)), key
         return served
 
     def check_readable(self) -> None:
@@ -386,7 +386,7 @@ class RandomRun:
             for key, stored in self.world.objects.items()
             if key.startswith("images") and stored.body in BY_BODY
         }
-        withdrawn = {path for path, mark in self.ledger.marks.items() if mark.withdrawn}
+        withdrawn = {path for path, expectation in self.ledger.expectations.items() if expectation.withdrawn}
         uploaded = {key: self.arrival(key) for key in objects}
         known = {
             parse_record_key(key).path: json.loads(stored.body)
@@ -398,7 +398,7 @@ class RandomRun:
         model = expected_catalog(objects, withdrawn, uploaded, published, since)
         unlisted = expected_unlisted(objects, withdrawn, published)
         for key in (documents.INDEX_KEY, *map(documents.products_key, STREAMS)):
-            assert _said(served.get(key)) == _said(model.get(key)), key
+            assert _with_content(served.get(key)) == _with_content(model.get(key)), key
         for stream in STREAMS:
             document = json.loads(served.get(documents.unlisted_key(stream), b'{"products":{}}'))
             reported = {product: set(versions) for product, versions in document["products"].items()}
@@ -419,13 +419,13 @@ class RandomRun:
 
     def check_answers(self) -> None:
         """Check that answers hold. Without an answer, either outcome in the records is right."""
-        for path, mark in self.ledger.marks.items():
-            if mark.withdrawn is not False:
-                known = "withdrawn, as was answered" if mark.withdrawn else "withdrawn or not, nobody can tell"
+        for path, expectation in self.ledger.expectations.items():
+            if expectation.withdrawn is not False:
+                known = "withdrawn, as was answered" if expectation.withdrawn else "withdrawn or not, nobody can tell"
                 self.world.counted[known] += path in self.ledger.present or path.count("/") == 5
-        self.ledger.resolve(self.says_withdrawn)
+        self.ledger.resolve(self.is_withdrawn)
 
-    def says_withdrawn(self, path: str) -> bool:
+    def is_withdrawn(self, path: str) -> bool:
         """Return whether the records call a version or a file withdrawn."""
         version = version_of(f"{path}/")
         stored = self.world.objects.get(version.record_key)
@@ -469,15 +469,15 @@ def _take(answer: Answer, changed: object) -> None:
     answer.acknowledged = {*changed.versions, *changed.files}
 
 
-def _said(body: bytes | None) -> bytes | None:
+def _with_content(body: bytes | None) -> bytes | None:
     """Return the documents with content: an empty one is kept if it existed and not created otherwise."""
     if body is None:
         return None
     if body.startswith(b"<?xml"):
         return body if b"<entry>" in body else None
     document = json.loads(body)
-    says_something = document.get("products") or document.get("withheld") or document.get("index")
-    return body if says_something else None
+    has_content = document.get("products") or document.get("withheld") or document.get("index")
+    return body if has_content else None
 
 
 def rebuild(world: World) -> dict[str, bytes]:
