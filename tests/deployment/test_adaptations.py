@@ -125,10 +125,10 @@ def stops_polling_for_a_concurrency_from_a_parameter(aws: Emulator) -> bool:
 
     def seen() -> str | None:
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-        told = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=names)["Attributes"]
+        attributes = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=names)["Attributes"]
         if "not supported between instances of 'int' and 'str'" in aws.log:
             return "stopped"
-        return None if any(int(told[name]) for name in names) else "taken"
+        return None if any(int(attributes[name]) for name in names) else "taken"
 
     return wait_for(seen, "the poller takes the message or stops") == "stopped"
 
@@ -235,11 +235,11 @@ def answers_under_the_name_of_cloudfront_alone(aws: Emulator) -> bool:
     return aws.status("https://alias.example.org/there") != 200
 
 
-def tells_eventbridge_nothing_of_stacks(aws: Emulator) -> bool:
+def sends_eventbridge_nothing_of_stacks(aws: Emulator) -> bool:
     """Return whether a queue for events of every stack is still empty some time after one was made."""
-    hearing = created(
+    watching = created(
         aws,
-        "hearing",
+        "watching",
         {
             "Queue": {"Type": "AWS::SQS::Queue"},
             "Rule": {
@@ -252,8 +252,8 @@ def tells_eventbridge_nothing_of_stacks(aws: Emulator) -> bool:
         },
         Outputs={"Queue": {"Value": {"Ref": "Queue"}}},
     )
-    created(aws, "heard", {"Topic": {"Type": "AWS::SNS::Topic"}})
-    answer = aws.client("sqs").receive_message(QueueUrl=hearing["Outputs"][0]["OutputValue"], WaitTimeSeconds=3)
+    created(aws, "watched", {"Topic": {"Type": "AWS::SNS::Topic"}})
+    answer = aws.client("sqs").receive_message(QueueUrl=watching["Outputs"][0]["OutputValue"], WaitTimeSeconds=3)
     return not answer.get("Messages")
 
 
@@ -298,7 +298,7 @@ STILL_LACKS: dict[str, Callable[[Emulator], bool]] = {
     "tags at the edge": denies_an_object_whatever_its_tags_at_the_edge,
     "batch calls of SQS": refuses_a_batch_to_who_may_delete_a_message,
     "alternate domain names": answers_under_the_name_of_cloudfront_alone,
-    "stack status events": tells_eventbridge_nothing_of_stacks,
+    "stack status events": sends_eventbridge_nothing_of_stacks,
     "modes of files": forgets_that_a_file_of_a_package_can_be_run,
 }
 

@@ -29,8 +29,8 @@ def product(request: pytest.FixtureRequest) -> str:
 def published(server: Server, ci: Who, folder: Path, product: str, version: str, seed: str = "") -> str:
     """Upload a version with the script; return the fingerprint of its two files."""
     files = images.split_image(seed=f"{product} {version} {seed}")
-    said = server.upload(ci, product, version, written(folder / f"{version}{seed}", files))
-    assert said["status"] == "listed", said
+    report = server.upload(ci, product, version, written(folder / f"{version}{seed}", files))
+    assert report["status"] == "listed", report
     return images.sha256_hex(files["lxd.tar.xz"], files["rootfs.squashfs"])
 
 
@@ -46,7 +46,7 @@ def test_every_resource_of_the_template_is_deployed(
 
 
 def test_the_doctor_finds_nothing_wrong(server: Server) -> None:
-    assert server.told("doctor") == []
+    assert server.json_of("doctor") == []
 
 
 @pytest.mark.parametrize("program", ["lxc", "incus"])
@@ -163,9 +163,9 @@ def test_retention_keeps_the_newest_versions(server: Server, ci: Who, product: s
     server.invoke("MaintainFunction", {"task": "prune", "dry_run": False})
     kept = {f"images/{product}/{version}" for version in VERSIONS[-2:]}
     server.wait(lambda: server.listed(f"images/{product}").keys() == kept or None, "two versions")
-    shown = server.told("list", f"images/{product}")
+    shown = server.json_of("list", f"images/{product}")
     assert [row["state"] for row in shown if row["version"] not in kept] == ["withdrawn", "withdrawn"]
-    assert server.told("prune") is not None
+    assert server.json_of("prune") is not None
 
 
 def test_a_broken_message_becomes_a_dead_letter_with_a_remedy(server: Server, product: str) -> None:
@@ -196,14 +196,14 @@ def test_a_broken_message_becomes_a_dead_letter_with_a_remedy(server: Server, pr
 def _waiting(sqs: object, url: str) -> int:
     names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
     # boto3's client has no static type here.
-    told = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]  # type: ignore[attr-defined]
-    return sum(int(told[name]) for name in names)
+    attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]  # type: ignore[attr-defined]
+    return sum(int(attributes[name]) for name in names)
 
 
 def test_every_file_at_the_edge_matches_the_catalog(server: Server, ci: Who, product: str, tmp_path: Path) -> None:
     published(server, ci, tmp_path, product, VERSIONS[0])
-    told = server.told("verify", f"images/{product}", "--through-edge")
-    assert (told["versions"], told["mismatches"]) == (1, [])
+    report = server.json_of("verify", f"images/{product}", "--through-edge")
+    assert (report["versions"], report["mismatches"]) == (1, [])
 
 
 def test_an_operators_smoke_test_passes_and_leaves_nothing_behind(server: Server) -> None:

@@ -37,8 +37,8 @@ def test_a_package_is_built_without_xdelta3(built: Clone, tmp_path: Path) -> Non
 
 
 def test_a_build_that_cannot_get_xdelta3_names_the_remedy(built: Clone, tmp_path: Path) -> None:
-    said = build(built, tmp_path / "build", code=1, XDELTA3_PACKAGES=str(tmp_path / "nothing"))
-    assert "XDELTA3=no sam build" in said
-    assert "put it into" in said
-    assert "https://snapshot.debian.org/file/" in said
-    assert "Traceback" not in said
+    output = build(built, tmp_path / "build", code=1, XDELTA3_PACKAGES=str(tmp_path / "nothing"))
+    assert "XDELTA3=no sam build" in output
+    assert "put it into" in output
+    assert "https://snapshot.debian.org/file/" in output
+    assert "Traceback" not in output

@@ -461,7 +461,7 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
         "any API": remove("UploadsApiPermission", "SourceArn"),
         "anybody's Lambda": put("UploadsApiPermission", "Principal", to="*"),
     },
-    "alarms_tell_somebody": {
+    "alarms_notify_somebody": {
         "alarm without ear": put("ChangesAgeAlarm", "AlarmActions", to=[]),
         "a gap hides the rest": put(
             "ThrottlesAlarm", "Metrics.0.Expression", to="digest + publish + uploads + maintain"

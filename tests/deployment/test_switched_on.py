@@ -125,7 +125,7 @@ def test_the_schedule_copies_new_images_of_a_mirrored_server(everything: BehindF
         newer = add_version(site, NEWER, "newer")
         both = first | {f"{path}/{NEWER}": newer}
         everything.wait(lambda: everything.listed(path) == both or None, "the version that came later")
-        assert everything.told("mirror", "run", "site")["files"] == 0
+        assert everything.json_of("mirror", "run", "site")["files"] == 0
         everything.admin("mirror", "remove", "site", "--keep-images", "--yes")
     fetched = [one.path for one in site.requests if one.path.endswith("/rootfs.squashfs")]
     assert len(fetched) == len(set(fetched)) == 2, "each file is fetched once"
@@ -178,7 +178,7 @@ def test_a_private_view_is_not_in_the_public_catalog_but_in_the_edges_store(
     everything: BehindFunction, ci: Who, tmp_path: Path
 ) -> None:
     everything.admin("view", "create", "staging", "--streams", "images-staging", "--private")
-    token = everything.told("view", "token", "add", "staging", "ci", "--expires", "30d")["token"]
+    token = everything.json_of("view", "token", "add", "staging", "ci", "--expires", "30d")["token"]
     product = "secret/1/amd64/default"
     everything.upload(ci, f"images-staging/{product}", OLDER, written(tmp_path / "files", images.split_image()))
 

@@ -83,11 +83,11 @@ def test_without_uv_on_path_the_pinned_one_is_used(bare: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    ("outcome", "status", "said"),
+    ("outcome", "status", "message"),
     [([], 0, "ok"), (["E3002 wrong"], 1, "E3002 wrong"), (ToolMissing("no sam here"), 1, "NOT RUN: no sam here")],
 )
 def test_the_exit_status_distinguishes_failures_from_missing_tools(
-    outcome: list[str] | ToolMissing, status: int, said: str, monkeypatch: pytest.MonkeyPatch
+    outcome: list[str] | ToolMissing, status: int, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def gate() -> list[str]:
         if isinstance(outcome, ToolMissing):
@@ -96,7 +96,7 @@ def test_the_exit_status_distinguishes_failures_from_missing_tools(
 
     monkeypatch.setitem(checks.CHECKS, "lint", gate)
     answer = CliRunner().invoke(command.main, ["run", "lint"])
-    assert (answer.exit_code, said in answer.output) == (status, True)
+    assert (answer.exit_code, message in answer.output) == (status, True)
 
 
 def test_backports_come_from_a_mirror_that_the_machine_uses(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_a_hook_runs_before_the_first_block_of_a_heading(terminal: Terminal, tmp
 
 
 def test_a_command_that_asks_a_question_gets_its_answer(terminal: Terminal) -> None:
-    assert terminal.run(Block("Deploy", 1, 'read -r said; echo "$said"\n')) == "y\n"
+    assert terminal.run(Block("Deploy", 1, 'read -r reply; echo "$reply"\n')) == "y\n"
 
 
 def test_an_example_value_is_replaced_as_a_reader_does(terminal: Terminal, tmp_path: Path) -> None:

@@ -71,13 +71,13 @@ def test_a_package_not_found_with_its_digest_ends_the_build_with_each_place_and_
     (tmp_path / "tool.deb").write_bytes(b"half of it")
     with pytest.raises(SystemExit) as ended:
         xdelta3.fetched(wanted, tmp_path)
-    told = str(ended.value)
+    message = str(ended.value)
     other, half = (hashlib.sha256(body).hexdigest() for body in (b"something else", b"half of it"))
-    assert f"{wanted.url}: sha256 {other}, expected {wanted.sha256}" in told
-    assert f"{tmp_path / 'tool.deb'}: sha256 {half}, expected {wanted.sha256}" in told
-    assert "https://snapshot.debian.org/file/5ba1: no route to host" in told
-    assert "XDELTA3=no sam build" in told
-    assert f"put it into {tmp_path}" in told
+    assert f"{wanted.url}: sha256 {other}, expected {wanted.sha256}" in message
+    assert f"{tmp_path / 'tool.deb'}: sha256 {half}, expected {wanted.sha256}" in message
+    assert "https://snapshot.debian.org/file/5ba1: no route to host" in message
+    assert "XDELTA3=no sam build" in message
+    assert f"put it into {tmp_path}" in message
 
 
 def test_a_mirror_that_breaks_off_ends_the_build_without_a_traceback(

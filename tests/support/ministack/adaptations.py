@@ -189,7 +189,7 @@ def answer_404_at_the_edge() -> None:
     s3.serve_cloudfront_origin_fetch = fetch
 
 
-def tell_tags_at_the_edge() -> None:
+def pass_tags_at_the_edge() -> None:
     """Give the bucket's policy the tags of an object that a distribution requests, as for any other caller."""
     from ministack.services import s3
 
@@ -333,7 +333,7 @@ ADAPTATIONS: Final[tuple[Adaptation, ...]] = (
         name="tags at the edge",
         difference="A distribution's request does not tell the bucket's policy which tags the object has.",
         reason="The edge may read an upload only with the tag of what is listed: it would be denied all of them.",
-        answers=tell_tags_at_the_edge,
+        answers=pass_tags_at_the_edge,
     ),
     Adaptation(
         name="batch calls of SQS",

@@ -77,7 +77,7 @@ class Server:
         assert done.returncode == code, f"{arguments}: exit {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout
 
-    def told(self, *arguments: str, code: int = 0) -> Any:
+    def json_of(self, *arguments: str, code: int = 0) -> Any:
         """Return what `scripts/admin --json` prints."""
         return json.loads(self.admin("--json", *arguments, code=code))
 
@@ -130,8 +130,8 @@ class Server:
         command = [str(PROJECT / "scripts/upload"), "--to", to, "--version", version, "--json", str(folder)]
         done = self.run(command, who)
         assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}{done.stderr}"
-        said: dict[str, Any] = json.loads(done.stdout)
-        return said
+        report: dict[str, Any] = json.loads(done.stdout)
+        return report
 
     def api(self, who: tuple[str, str] | None, method: str, path: str, body: Any = None, *options: str) -> Answer:
         """Send a request to the upload API by curl, signed unless `who` is None."""

@@ -33,7 +33,7 @@ def _queues_besides(stack: Stack) -> list[str]:
 
 
 @rule
-def alarms_tell_somebody(stack: Stack) -> Iterator[str]:
+def alarms_notify_somebody(stack: Stack) -> Iterator[str]:
     alarms = stack.of_type("AWS::CloudWatch::Alarm")
     watched = {
         (metric, dimension["Value"])

@@ -145,8 +145,8 @@ def notifications(stack: Stack) -> Iterator[tuple[str, str, str, str]]:
     """Yield each notification: logical id of the bucket, prefix of keys, event, ARN of the queue."""
     for bucket, properties in stack.of_type("AWS::S3::Bucket").items():
         for entry in properties.get("NotificationConfiguration", {}).get("QueueConfigurations", []):
-            for told in entry["Filter"]["S3Key"]["Rules"]:
-                yield bucket, told["Value"], entry["Event"], entry["Queue"]
+            for filter_rule in entry["Filter"]["S3Key"]["Rules"]:
+                yield bucket, filter_rule["Value"], entry["Event"], entry["Queue"]
 
 
 def _starts(stack: Stack, role: str) -> set[str]:
@@ -159,8 +159,8 @@ def _starts(stack: Stack, role: str) -> set[str]:
         keys = [f"arn:aws:s3:::{name}/{key}" for key in (*KEYS.values(), LOG) if key.startswith(prefix)]
         causes += [(queue, Request(action, key)) for key in keys]
     statements = role_statements(stack, role)
-    heard = {queue for queue, request in causes if decide(statements, request) is Decision.ALLOWED}
-    return {m["FunctionName"].removeprefix("images-") for m in mappings if m["EventSourceArn"] in heard}
+    queues = {queue for queue, request in causes if decide(statements, request) is Decision.ALLOWED}
+    return {m["FunctionName"].removeprefix("images-") for m in mappings if m["EventSourceArn"] in queues}
 
 
 @rule
