@@ -128,9 +128,9 @@ def root_tar(data: bytes) -> None:
 
     If zstd has two faults, one in its blocks and one in the data, which is found first depends on the chunk sizes.
     """
-    is_told = not unpacking.compression(data)
+    is_reason_compared = not unpacking.compression(data)
     check = partial(ending.checked, head=data[:512], size_bytes=len(data))
-    _same_in_any_chunks(check, unpacking.UnreadableArchive, data, is_told=is_told)
+    _same_in_any_chunks(check, unpacking.UnreadableArchive, data, is_reason_compared=is_reason_compared)
 
 
 def disk(data: bytes) -> None:
@@ -144,7 +144,11 @@ def delta(data: bytes) -> None:
 
 
 def _same_in_any_chunks(
-    check: Callable[[Iterator[Chunk]], Iterator[Chunk]], refusal: type[Exception], data: bytes, *, is_told: bool = True
+    check: Callable[[Iterator[Chunk]], Iterator[Chunk]],
+    refusal: type[Exception],
+    data: bytes,
+    *,
+    is_reason_compared: bool = True,
 ) -> None:
     outcomes = set()
     for size in (len(data) + 1, 700, 61):
@@ -153,7 +157,7 @@ def _same_in_any_chunks(
             assert b"".join(check(chunks)) == data
             outcomes.add("")
         except refusal as reason:
-            outcomes.add(str(reason) if is_told else "refused")
+            outcomes.add(str(reason) if is_reason_compared else "refused")
     assert len(outcomes) == 1, outcomes
 
 

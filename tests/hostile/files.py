@@ -1,6 +1,6 @@
-"""Files that an attacker or a broken builder could upload: (name in the version's folder, bytes, what is said).
+"""Files that an attacker or a broken builder could upload: (name in the version's folder, bytes, the reason).
 
-What is said is a part of the sentence in the record. Bombs are made of equal compressed parts, which decompress one
+The reason is a part of the sentence in the record. Bombs are made of equal compressed parts, which decompress one
 after the other, so that making one is cheap.
 """
 
@@ -27,11 +27,11 @@ ZEROS = bytes(16 * MIB)
 
 @dataclass(frozen=True)
 class Hostile:
-    """One file. `make` is called in the measuring process. `says` is part of the reason in the record."""
+    """One file. `make` is called in the measuring process. `reason` is a part of the sentence in the record."""
 
     file: str
     make: Callable[[], bytes]
-    says: str
+    reason: str
 
 
 def special_member(info: tarfile.TarInfo) -> bytes:
@@ -176,14 +176,14 @@ def pax_record(key: str, value: bytes) -> bytes:
 
 def sparse_in_pax(version: str, members: int) -> bytes:
     """Return sparse members of GNU tar with maps of nearly a MiB in pax headers, as in versions 0.0 and 0.1."""
-    places = range(15_000 if version == "0.0" else 80_000)
+    regions = range(15_000 if version == "0.0" else 80_000)
     if version == "0.0":
-        pairs = (pax_record("GNU.sparse.offset", b"%d" % n) + pax_record("GNU.sparse.numbytes", b"1") for n in places)
-        places_of = b"".join(pairs)
+        pairs = (pax_record("GNU.sparse.offset", b"%d" % n) + pax_record("GNU.sparse.numbytes", b"1") for n in regions)
+        region_map = b"".join(pairs)
     else:
-        places_of = pax_record("GNU.sparse.map", b",".join(b"%d,1" % n for n in places))
-    about = [("GNU.sparse.size", b"%d" % (1 << 40)), ("GNU.sparse.numblocks", b"%d" % len(places))]
-    body = b"".join(pax_record(key, value) for key, value in about) + places_of
+        region_map = pax_record("GNU.sparse.map", b",".join(b"%d,1" % n for n in regions))
+    about = [("GNU.sparse.size", b"%d" % (1 << 40)), ("GNU.sparse.numblocks", b"%d" % len(regions))]
+    body = b"".join(pax_record(key, value) for key, value in about) + region_map
     info = tarfile.TarInfo("pax")
     info.type, info.size = tarfile.XHDTYPE, len(body)
     return (info.tobuf() + body.ljust(-(-len(body) // 512) * 512, b"\0") + tarfile.TarInfo("f").tobuf()) * members
@@ -271,10 +271,10 @@ CASES: dict[str, Hostile] = {
         f"{what}, {compression}": Hostile(
             META,
             partial(packed, make, times, compression),
-            says if compression != "plain" or "more" in says else "is cut short",
+            reason if compression != "plain" or "more" in reason else "is cut short",
         )
         for compression in COMPRESSIONS
-        for what, make, times, says in (
+        for what, make, times, reason in (
             ("older sparse header alone", lambda: images.sparse_map(0), 1, "ends within a header"),
             ("older sparse maps", partial(many_sparse_members, 1), 40, "has more than 30,000 headers"),
             ("shortest pax records", partial(pax_of_shortest_records, 1), 50, "has more than 40,000 pax records"),

@@ -49,7 +49,7 @@ def main() -> None:
     after = resource.getrusage(resource.RUSAGE_SELF)
     answer = {
         "state": record.state,
-        "no_fault_said": [r.sentence for r in record.reasons if r.kind == "error" and not r.fault],
+        "reasons_without_fault": [r.sentence for r in record.reasons if r.kind == "error" and not r.fault],
         "sentences": [r.sentence for r in record.reasons if r.file == case.file],
         "record_bytes": len(records.encode(record)),
         "seconds": round(after.ru_utime - before.ru_utime, 2),

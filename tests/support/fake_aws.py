@@ -52,18 +52,18 @@ class Session:
         self.events = self
         self._session: Any = local_session("AK", "SK", REGION)
         self._clients: dict[str, Any] = {}
-        self._hearers: dict[str, list[Callable[..., Any]]] = {}
+        self._handlers: dict[str, list[Callable[..., Any]]] = {}
         self._aws: FakeAws | None = None
         for event in ("provide-client-params", "before-call", "after-call"):
-            self._session.events.register(event, partial(self._heard, event))
+            self._session.events.register(event, partial(self._handle_event, event))
 
     def over(self, aws: FakeAws) -> Session:
         """Send requests only to this one from now on."""
-        self._aws, self._hearers = aws, {}
+        self._aws, self._handlers = aws, {}
         return self
 
-    def register(self, event: str, hearer: Callable[..., Any]) -> None:
-        self._hearers.setdefault(event, []).append(hearer)
+    def register(self, event: str, handler: Callable[..., Any]) -> None:
+        self._handlers.setdefault(event, []).append(handler)
 
     register_first = register
 
@@ -72,9 +72,9 @@ class Session:
             self._clients[service] = self._session.client(service, **about)
         return self._clients[service]
 
-    def _heard(self, event: str, **about: Any) -> Any:
-        for hearer in self._hearers.get(event, ()):
-            hearer(**about)
+    def _handle_event(self, event: str, **about: Any) -> Any:
+        for handler in self._handlers.get(event, ()):
+            handler(**about)
         assert self._aws is not None
         if event == "provide-client-params":
             self._aws._remember(**about)
@@ -108,7 +108,7 @@ class FakeAws:
     # ── S3 ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _s3_list_objects_v2(self, Prefix: str = "", StartAfter: str = "", **_: Any) -> Any:
-        found = [_told(info) for info in self.store.list(Prefix, StartAfter)]
+        found = [_listing_entry(info) for info in self.store.list(Prefix, StartAfter)]
         return {"IsTruncated": False, "KeyCount": len(found), **({"Contents": found} if found else {})}
 
     def _s3_get_object(self, Key: str, **_: Any) -> Any:
@@ -137,7 +137,7 @@ class FakeAws:
             history = self.store.history(key)
             for number, info in enumerate(history.uploads):
                 newest = {"IsLatest": number == 0 and not history.is_deleted}
-                versions.append(_told(info) | {"VersionId": info.version_id} | newest)
+                versions.append(_listing_entry(info) | {"VersionId": info.version_id} | newest)
             if history.is_deleted:
                 markers.append({"Key": key, "VersionId": "marker", "IsLatest": True, "LastModified": datetime.now(UTC)})
         lists = {"Versions": versions, "DeleteMarkers": markers}
@@ -227,7 +227,7 @@ class FakeAws:
         return {"Invalidation": {"Id": "I1", "Status": "Completed"}}
 
 
-def _told(info: ObjectInfo) -> dict[str, Any]:
+def _listing_entry(info: ObjectInfo) -> dict[str, Any]:
     modified = datetime.fromisoformat(info.modified)
     return {"Key": info.key, "Size": info.size_bytes, "ETag": info.etag, "LastModified": modified}
 
@@ -251,14 +251,14 @@ def error(code: str, status: int = 400) -> dict[str, Any]:
     return {"Error": {"Code": code, "Message": f"{code} it is"}, "Status!": status}
 
 
-def places(answer: Any, where: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+def value_paths(answer: Any, where: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Yield the path to every value of an answer, outermost first; for a list only to its first element."""
     inner = dict(enumerate(answer[:1])) if isinstance(answer, list) else answer if isinstance(answer, dict) else {}
     for key, value in inner.items():
         if key == "ResponseMetadata":
             continue
         yield (*where, key)
-        yield from places(value, (*where, key))
+        yield from value_paths(value, (*where, key))
 
 
 def without(answer: Any, where: tuple[Any, ...]) -> Any:

@@ -24,7 +24,7 @@ class Gpg:
         """Revoke a key."""
         (fingerprint,) = self.fingerprints(name)
         written = (self._home / "openpgp-revocs.d" / f"{fingerprint.upper()}.rev").read_text()
-        self._gpg("--import", said=written.replace(":-----BEGIN", "-----BEGIN").encode())
+        self._gpg("--import", stdin=written.replace(":-----BEGIN", "-----BEGIN").encode())
 
     def fingerprints(self, *names: str) -> list[str]:
         """Return the fingerprints of keys, in lower case."""
@@ -37,19 +37,19 @@ class Gpg:
 
     def clear_sign(self, name: str, document: bytes, *options: str, at: str = "") -> bytes:
         """Return a document as `.sjson`, with its clear signature."""
-        return self._gpg(*self._at(at), *options, "--local-user", name, "--clear-sign", said=document)
+        return self._gpg(*self._at(at), *options, "--local-user", name, "--clear-sign", stdin=document)
 
     def sign(self, name: str, document: bytes, *, armor: bool = False) -> bytes:
         """Return the detached signature of a document, as `.gpg`."""
-        return self._gpg(*(["--armor"] if armor else []), "--local-user", name, "--detach-sign", said=document)
+        return self._gpg(*(["--armor"] if armor else []), "--local-user", name, "--detach-sign", stdin=document)
 
     def _at(self, time: str) -> tuple[str, ...]:
         return ("--faked-system-time", time) if time else ()
 
-    def _gpg(self, *arguments: str, said: bytes = b"") -> bytes:
+    def _gpg(self, *arguments: str, stdin: bytes = b"") -> bytes:
         always = ("gpg", "--homedir", str(self._home), "--batch", "--yes", "--pinentry-mode", "loopback")
         command = [*always, "--passphrase", "", *arguments]
-        return subprocess.run(command, input=said, check=True, capture_output=True, timeout=60).stdout
+        return subprocess.run(command, input=stdin, check=True, capture_output=True, timeout=60).stdout
 
 
 @contextmanager

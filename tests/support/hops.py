@@ -45,8 +45,8 @@ def is_named(code: CodeType) -> bool:
     return not code.co_name.startswith("<") and code.co_name != "__annotate__"
 
 
-def journeys() -> Iterator[tuple[str, set[CodeType]]]:
-    """Yield each operation in the life of an image, and the code that it enters."""
+def operations() -> Iterator[tuple[str, set[CodeType]]]:
+    """Yield each operation on an image, from its upload to its deletion, and the code that it enters."""
     system, version = System(), parse_version(VERSION)
     product, store = version.product, system.store
     system.upload(VERSION, split_image())
@@ -63,6 +63,6 @@ def table() -> str:
     """Return the figures as Markdown, functions to the nearest ten, so that small changes leave the page alone."""
     rows = [
         f"| {name} | {round(sum(map(is_named, codes)), -1)} | {len({code.co_filename for code in codes})} |"
-        for name, codes in journeys()
+        for name, codes in operations()
     ]
     return "\n".join(["| operation | functions, about | files |", "|---|---|---|", *rows])

@@ -35,7 +35,7 @@ def form_of(name: str) -> int:
     return len(name.partition(".")[0])
 
 
-Said = dict[str, str]  # an entry of `withheld`
+Entry = dict[str, str]  # an entry of `withheld`
 
 
 @dataclass(frozen=True)
@@ -192,14 +192,14 @@ def _sums(files: Mapping[str, Content]) -> dict[str, str]:
 Name = tuple[str, str]  # stream and product
 
 
-def _is_elsewhere(said: Said) -> bool:
+def _is_elsewhere(entry: Entry) -> bool:
     """Return whether a product name is that of another stream, which has its stream as a prefix."""
-    return said.get("held_by", "").count(":") == 4 and "/" not in said["held_by"]
+    return entry.get("held_by", "").count(":") == 4 and "/" not in entry["held_by"]
 
 
 def _documents(streams: dict[str, dict[str, list[Build]]]) -> dict[str, dict[str, Any]]:
     listed: dict[Name, list[Build]] = {}
-    lost: dict[Name, list[Said]] = {}
+    lost: dict[Name, list[Entry]] = {}
     sound: dict[Name, list[Build]] = {}
     for stream, products in streams.items():
         for product, versions in products.items():
@@ -237,17 +237,17 @@ def _document(
     stream: str,
     products: Collection[str],
     everything: Mapping[Name, list[Build]],
-    lost: Mapping[Name, list[Said]],
+    lost: Mapping[Name, list[Entry]],
     elsewhere: Mapping[tuple[Name, str], Name],
 ) -> dict[str, Any]:
     listed = {name: builds for (where, name), builds in everything.items() if where == stream}
     gone = {(name, alias): holder for ((where, name), alias), holder in elsewhere.items() if where == stream}
     aliases, others_aliases = _aliases(listed, products - listed.keys(), gone)
     fields = ("alias", "version", "file", "fingerprint", "held_by", "reason")
-    said = {name: lost[stream, name] + (_taken(name, gone) if name in listed else []) for name in products}
+    by_product = {name: lost[stream, name] + (_taken(name, gone) if name in listed else []) for name in products}
     withheld = {
         name: others_aliases.get(name, []) + sorted(entries, key=lambda entry: [entry.get(f, "") for f in fields])
-        for name, entries in said.items()
+        for name, entries in by_product.items()
     }
     document = {
         "content_id": stream,
@@ -259,7 +259,7 @@ def _document(
     return document if document["withheld"] else {k: v for k, v in document.items() if k != "withheld"}
 
 
-def _taken(product: str, gone: Mapping[tuple[str, str], Name]) -> list[Said]:
+def _taken(product: str, gone: Mapping[tuple[str, str], Name]) -> list[Entry]:
     return [
         {
             "alias": alias,
@@ -272,7 +272,7 @@ def _taken(product: str, gone: Mapping[tuple[str, str], Name]) -> list[Said]:
     ]
 
 
-def _of_one_form(builds: list[Build]) -> tuple[list[Build], list[Said]]:
+def _of_one_form(builds: list[Build]) -> tuple[list[Build], list[Entry]]:
     """Return the versions with the most common form (on a tie, the form of the oldest), and the others."""
     count = Counter(form_of(build.name) for build in builds)
     most = max(count.values())
@@ -293,7 +293,7 @@ def _wrong_form(name: str, form: int) -> str:
     )
 
 
-def _drop_copies(products: dict[Name, list[Build]], lost: dict[Name, list[Said]]) -> None:
+def _drop_copies(products: dict[Name, list[Build]], lost: dict[Name, list[Entry]]) -> None:
     """Give each image to the product that uploaded it first (on a tie, the first by name), in its newest version."""
     everywhere = [(name, build, root) for name in products for build in products[name] for root in build.prints]
 
@@ -321,7 +321,7 @@ def _drop_copies(products: dict[Name, list[Build]], lost: dict[Name, list[Said]]
         lost[name].append({**about, "held_by": held_by, "reason": reason})
 
 
-def _choose_deltas(builds: list[Build]) -> list[Said]:
+def _choose_deltas(builds: list[Build]) -> list[Entry]:
     """Keep each build's squashfs delta with the newest listed base; say why the others are left out."""
     lost = []
     for build in builds:
@@ -337,25 +337,25 @@ def _choose_deltas(builds: list[Build]) -> list[Said]:
                 elif kept not in ("", delta):
                     why = f"is a second delta beside {kept}, whose base is newer"
                 kept = kept if why else delta
-                said = {
+                entry = {
                     "version": build.name,
                     "file": delta,
                     "reason": f"{build.name}/{delta} {why}: clients download the whole root",
                 }
-                if why and said not in lost and delta != kept:
-                    lost.append(said)
+                if why and entry not in lost and delta != kept:
+                    lost.append(entry)
         build.deltas = [kept] if kept else []
     return lost
 
 
-def _dropped(builds: list[Build]) -> list[Said]:
+def _dropped(builds: list[Build]) -> list[Entry]:
     """Say what the newest version of a product loses from the one before because it has no metadata.json."""
     if len(builds) < 2 or "metadata.json" in builds[0].files or "metadata.json" not in builds[1].files:
         return []
-    said = _overrides(builds[1])
-    aliases = sorted(set(said.get("aliases", [])))
+    earlier = _overrides(builds[1])
+    aliases = sorted(set(earlier.get("aliases", [])))
     what = [f"the alias{'es' if len(aliases) > 1 else ''} {', '.join(aliases)}"] if aliases else []
-    fields = [name for name in ("os", "release_title", "requirements") if said.get(name)]
+    fields = [name for name in ("os", "release_title", "requirements") if earlier.get(name)]
     what += [f"the field{'s' if len(fields) > 1 else ''} {', '.join(fields)}"] if fields else []
     if not what:
         return []
@@ -375,7 +375,7 @@ def _own_aliases(name: str) -> list[str]:
 
 def _aliases(
     listed: Mapping[str, list[Build]], waiting: Collection[str], gone: Mapping[tuple[str, str], Name]
-) -> tuple[dict[str, list[str]], dict[str, list[Said]]]:
+) -> tuple[dict[str, list[str]], dict[str, list[Entry]]]:
     """Return product -> its aliases: first those of its path, any other to the first product by name that asks.
 
     Also return each claim to an alias of another product. `waiting` has products whose images others list: their
@@ -388,7 +388,7 @@ def _aliases(
             for alias in asked[name]:
                 taken.setdefault((name.split(":")[2], alias), name)
     has: dict[str, list[str]] = {name: [] for name in listed}
-    lost: dict[str, list[Said]] = {name: [] for name in listed}
+    lost: dict[str, list[Entry]] = {name: [] for name in listed}
     for name in listed:
         for alias in dict.fromkeys((*_own_aliases(name), *wanted[name])):
             holder = taken[name.split(":")[2], alias]
@@ -397,9 +397,9 @@ def _aliases(
             if holder == name:
                 has[name].append(alias)
             else:
-                said = {"alias": alias, "held_by": holder, "reason": f"the alias {alias} is taken by {holder}"}
-                lost[name].append(said)
-        lost[name].sort(key=lambda said: said["alias"])
+                entry = {"alias": alias, "held_by": holder, "reason": f"the alias {alias} is taken by {holder}"}
+                lost[name].append(entry)
+        lost[name].sort(key=lambda entry: entry["alias"])
     return has, lost
 
 

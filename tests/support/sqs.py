@@ -11,7 +11,7 @@ QUEUE_URL = "https://sqs.eu-central-1.amazonaws.com/123456789012/queue"
 
 
 @dataclass
-class Waiting:
+class Message:
     """A message. `visible_at` is in seconds of the clock, `received` counts its receives."""
 
     id: str
@@ -30,21 +30,21 @@ class MemoryQueue:
     visibility_s: float = 5400.0
     limit: int = 5
     clock: float = 0.0
-    messages: dict[str, Waiting] = field(default_factory=dict)
-    dead: list[Waiting] = field(default_factory=list)
+    messages: dict[str, Message] = field(default_factory=dict)
+    dead: list[Message] = field(default_factory=list)
     rests: dict[str, int] = field(default_factory=dict)
     deleted: list[str] = field(default_factory=list)
     _ids: Iterator[int] = field(default_factory=itertools.count)
 
     def send(self, *bodies: str) -> None:
         for body in bodies:
-            message = Waiting(str(next(self._ids)), body, self.clock)
+            message = Message(str(next(self._ids)), body, self.clock)
             self.messages[message.id] = message
 
-    def visible(self) -> list[Waiting]:
+    def visible(self) -> list[Message]:
         return [message for message in self.messages.values() if message.visible_at <= self.clock]
 
-    def receive(self, wanted: list[Waiting]) -> dict[str, Any]:
+    def receive(self, wanted: list[Message]) -> dict[str, Any]:
         """Return the event that Lambda makes of these messages."""
         taken = []
         for message in wanted:

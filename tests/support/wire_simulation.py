@@ -202,15 +202,15 @@ class World:
         etag = f'"{hashlib.md5(body).hexdigest()}"'
         stored = Generation(self.name("v"), body, self.now, etag, about)
         self.keys.setdefault(key, []).append(stored)
-        self._tell(key)
+        self._send_event(key)
         return stored
 
     def hide(self, key: str) -> None:
         """Put a delete marker on top."""
         self.keys[key].append(Generation(self.name("v"), None, self.now))
-        self._tell(key)
+        self._send_event(key)
 
-    def _tell(self, key: str) -> None:
+    def _send_event(self, key: str) -> None:
         """Send the event of a change, unless it gets lost."""
         queue = self.arrivals if key.startswith("images") else self.changes if key.startswith("versions/") else None
         if queue is None or self.happens("dropped"):
@@ -274,7 +274,7 @@ class World:
         store = S3Uploads(S3Client(run), "images")  # type: ignore[arg-type]  # a separate client
         ends = min(run.ends, self.now + TIMEOUTS_S[function])
         return self.functions.invoke(
-            function, event, _Left(self, ends), store, SqsClient(run), **more.get(function, {})
+            function, event, _EndingContext(self, ends), store, SqsClient(run), **more.get(function, {})
         )
 
     def step(self, run: Run) -> None:
@@ -317,7 +317,7 @@ class World:
         return held.status, held.body
 
 
-class _Left(Context):
+class _EndingContext(Context):
     """A context whose time runs out."""
 
     def __init__(self, world: World, ends: float) -> None:

@@ -28,7 +28,20 @@ from imageserver.format.keys import parse_version
 from imageserver.operations.withdraw import withdraw
 from imageserver.storage import s3
 from tests.support import images
-from tests.support.fake_aws import API, BUCKET, DEAD, EDGE, STACK, Break, FakeAws, Session, error, places, put, without
+from tests.support.fake_aws import (
+    API,
+    BUCKET,
+    DEAD,
+    EDGE,
+    STACK,
+    Break,
+    FakeAws,
+    Session,
+    error,
+    put,
+    value_paths,
+    without,
+)
 from tests.support.memory_store import START, System
 
 PRODUCT = "images/ubuntu/noble/amd64/default"
@@ -147,7 +160,7 @@ def mangled(operation: str, where: tuple[Any, ...], way: str) -> Break:
     """Return an AWS that leaves something out of one answer, or replaces it."""
 
     def broken(name: str, answer: Any) -> Any:
-        if name != operation or where not in set(places(answer)):
+        if name != operation or where not in set(value_paths(answer)):
             return answer
         return without(answer, where) if way == "missing" else put(answer, where, VALUES[way])
 
@@ -267,7 +280,7 @@ AN_ANSWER_TOO = {
 def test_an_unexpected_answer_never_ends_the_doctor(world: World, way: str) -> None:
     wrong, unnoticed = [], set()
     for operation, answers in seen_answers(world, "doctor").items():
-        for where in sorted({where for answer in answers for where in places(answer)}, key=repr):
+        for where in sorted({where for answer in answers for where in value_paths(answer)}, key=repr):
             done, _ = world.run("--json doctor", after_opening(mangled(operation, where, way)))
             if sentence := ended_with_a_sentence(done):
                 wrong.append((operation, where, sentence))
@@ -305,14 +318,14 @@ def test_a_failed_request_ends_a_command_with_one_sentence_and_its_exit_code(wor
         for way in ERRORS:
             done, _ = world.run(line, failing(operation, way))
             sentence = ended_with_a_sentence(done)
-            if sentence or (done.exit_code and not says_why(done)):
+            if sentence or (done.exit_code and not gives_reason(done)):
                 wrong.append((operation, way, sentence, done.output[:200]))
             elif done.exit_code == 0 and (operation, way) not in NOT_NEEDED:
                 wrong.append((operation, way, "all is well", done.output[:200]))
     assert wrong == []
 
 
-def says_why(done: Result) -> bool:
+def gives_reason(done: Result) -> bool:
     """Return whether there is a sentence about the command or about a finding."""
     if done.exit_code == FOUND and done.stdout.strip():
         return True
@@ -352,7 +365,7 @@ def test_an_unexpected_answer_ends_a_command_with_one_sentence_and_its_exit_code
     prepare(world, line)
     wrong = []
     for operation, answers in seen_answers(world, line).items():
-        for where in sorted({where for answer in answers for where in places(answer)}, key=repr):
+        for where in sorted({where for answer in answers for where in value_paths(answer)}, key=repr):
             done, _ = world.run(line, mangled(operation, where, way))
             if sentence := ended_with_a_sentence(done):
                 wrong.append((operation, where, sentence))

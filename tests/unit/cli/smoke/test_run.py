@@ -124,9 +124,9 @@ def test_a_version_not_listed_in_time_is_reported_with_its_current_state(
     assert fake.left() == []
 
 
-def interrupt(fake: FakeServer, *places: str) -> None:
+def interrupt(fake: FakeServer, *requests: str) -> None:
     """Press Ctrl-C at the first request that matches each pattern in turn."""
-    left = list(places)
+    left = list(requests)
 
     def request(line: str) -> None:
         if left and fnmatchcase(line, left[0]):

@@ -105,10 +105,10 @@ def many(count: int) -> Iterator[bytes]:
     """Yield a file of lines that differ in everything that is counted separately."""
     yield from header(CHOSEN)
     for n in range(count):
-        place = f"{chr(65 + n % 26)}{chr(65 + n // 26 % 26)}"
+        country = f"{chr(65 + n % 26)}{chr(65 + n // 26 % 26)}"
         yield line(
             CHOSEN, cs_uri_stem=f"/images/os{n}/r/amd64/default/20261123_1000/rootfs.squashfs",
-            agent=f"LXD%205.{n % 900}.{n // 900 % 900}", c_country=place, x_edge_location=f"{place}{place}1",
+            agent=f"LXD%205.{n % 900}.{n // 900 % 900}", c_country=country, x_edge_location=f"{country}{country}1",
         )  # fmt: skip
 
 

@@ -374,9 +374,9 @@ def test_any_order_of_events_across_streams_ends_in_the_same_bytes(order: tuple[
     for stream, seed, product, about in EVENTS:
         paths.append(f"{stream}/{product}/{VERSION}")
         system.upload(paths[-1], images.split_image(seed=seed) | {"metadata.json": json.dumps(about).encode()})
-    for place in order:
-        system.ingest(paths[place])
-        system.publish(parse_version(paths[place]).product)
+    for index in order:
+        system.ingest(paths[index])
+        system.publish(parse_version(paths[index]).product)
     served = system.streams()
     system.publish(*system.products())
     assert system.streams() == served

@@ -31,8 +31,8 @@ def refusal(files: dict[str, bytes], file: str) -> str:
     return sentence
 
 
-def at(place: int, magic: bytes) -> bytes:
-    return bytes(place) + magic + bytes(2048)
+def at(offset: int, magic: bytes) -> bytes:
+    return bytes(offset) + magic + bytes(2048)
 
 
 BYTES = {
@@ -163,7 +163,7 @@ BOTH = [("metadata.yaml", images.metadata_yaml()), ("rootfs/etc/x", b"x"), ("roo
 def test_a_tarball_with_two_roots_is_neither_a_container_nor_a_machine(
     order: tuple[int, ...], compression: str
 ) -> None:
-    body = images.compress(images.tarball(dict(BOTH[place] for place in order)), compression)
+    body = images.compress(images.tarball(dict(BOTH[index] for index in order)), compression)
     assert "u.tar.xz holds both rootfs/ and rootfs.img" in refusal({"u.tar.xz": body}, "u.tar.xz")
 
 

@@ -69,8 +69,8 @@ def test_members_written_by_gnu_tar_are_found_as_tarfile_finds_them(form: list[s
     (tmp_path / "link").symlink_to(name)
     os.link(tmp_path / name, tmp_path / "other")
     with (tmp_path / "holes").open("wb") as holes:
-        for place in range(1, 60):
-            holes.seek(place * 100_000)
+        for number in range(1, 60):
+            holes.seek(number * 100_000)
             holes.write(b"x" * 5000)
     (tmp_path / "zz").write_bytes(b"last")
     inside = sorted(path.name for path in tmp_path.iterdir())

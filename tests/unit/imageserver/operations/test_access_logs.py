@@ -91,7 +91,7 @@ def test_progress_is_the_size_of_each_file_and_few_are_open_at_once(store: Memor
     logs = find_logs(store)
     count_requests(store, logs.files, done.append)
     assert sum(done) == logs.size_bytes
-    assert all(place - counted <= AHEAD for place, counted in enumerate(opened, 1))
+    assert all(index - counted <= AHEAD for index, counted in enumerate(opened, 1))
 
 
 def test_days_count_back_from_now_and_no_days_mean_no_limit() -> None:

@@ -236,7 +236,7 @@ def test_a_damaged_record_blocks_products_that_share_its_image_and_no_others(sys
     assert system.listed().keys() == {"a:r:amd64:default", "b:r:amd64:default"}  # the first by name lists it
 
 
-class Waiting:
+class WaitingPublisher:
     """A publisher of A while another holds the stream's lease for `seconds`. Time passes during its pauses."""
 
     def __init__(self, system: System, seconds: float) -> None:
@@ -274,7 +274,7 @@ def test_a_publisher_holds_the_lease_only_while_it_writes(system: System) -> Non
 
 
 def test_a_publisher_waits_for_the_lease(system: System) -> None:
-    waiting = Waiting(system, 300)
+    waiting = WaitingPublisher(system, 300)
 
     def remove(method: str, key: str) -> None:
         if key == MARK and waiting.waited > 3:
@@ -288,14 +288,14 @@ def test_a_publisher_waits_for_the_lease(system: System) -> None:
 
 
 def test_an_expired_lease_is_taken_over(system: System) -> None:
-    waiting = Waiting(system, 5)
+    waiting = WaitingPublisher(system, 5)
     assert waiting.publish().had_lease
     assert 5 <= waiting.waited < 6
     assert MARK not in system.store.objects
 
 
 def test_a_publisher_that_waited_long_enough_writes_without_the_lease(system: System) -> None:
-    waiting = Waiting(system, 300)
+    waiting = WaitingPublisher(system, 300)
     done = waiting.publish(lease_wait_s=2.0)
     assert (done.had_lease, waiting.waited) == (False, 2.0)
     assert list(system.listed()) == ["a:r:amd64:default"]

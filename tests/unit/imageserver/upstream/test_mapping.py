@@ -38,7 +38,7 @@ def split(folder: str) -> dict[str, Any]:
     }
 
 
-def came(body: bytes, stream: str = "images") -> dict[str, str]:
+def keys_by_path(body: bytes, stream: str = "images") -> dict[str, str]:
     """Return path at upstream -> key here."""
     found = [one for one in mapped(body, stream) if isinstance(one, UpstreamVersion)]
     return {file.path: file.key for version in found for file in version.files}
@@ -56,7 +56,7 @@ def only(body: bytes) -> UpstreamVersion:
 def test_a_server_of_this_layout_is_mapped_without_changes() -> None:
     folder = f"images/ubuntu/noble/amd64/cloud/{DAY}"
     body = document({NOBLE: product({DAY: split(folder)}, aliases="ubuntu/noble/cloud,ubuntu/noble/amd64/cloud")})
-    assert came(body) == {
+    assert keys_by_path(body) == {
         f"{folder}/lxd.tar.xz": f"{folder}/lxd.tar.xz",
         f"{folder}/rootfs.squashfs": f"{folder}/rootfs.squashfs",
     }
@@ -131,7 +131,7 @@ def test_a_flat_layout_is_mapped_with_each_kind_of_tarball_once() -> None:
         "1": item("incus_combined.tar.gz", f"images/{A}.tar.gz", A),
         "2": item("lxd_combined.tar.gz", f"images/{A}.tar.gz", A),
     }
-    assert came(document({NOBLE: product({DAY: items})})) == {
+    assert keys_by_path(document({NOBLE: product({DAY: items})})) == {
         f"images/{A}.tar.gz": f"images/ubuntu/noble/amd64/cloud/{DAY}/incus_combined.tar.gz"
     }
     items = {
@@ -140,7 +140,7 @@ def test_a_flat_layout_is_mapped_with_each_kind_of_tarball_once() -> None:
         "root": item("root.tar.xz", f"/images/{C}", C),
         "disk": item("disk-kvm.img", f"images/{D}", D),
     }
-    found = came(document({NOBLE: product({DAY: items})}))
+    found = keys_by_path(document({NOBLE: product({DAY: items})}))
     assert sorted(key.rpartition("/")[2] for key in found.values()) == [
         "disk.qcow2", "incus.tar.xz", "lxd.tar.xz", "rootfs.tar.xz"
     ]  # fmt: skip
@@ -209,7 +209,7 @@ def test_a_product_or_version_that_cannot_be_mirrored_is_reported(
 
 def test_an_entry_that_cannot_be_mirrored_does_not_affect_its_neighbours() -> None:
     body = document({"broken": [1], NOBLE: product({DAY: split("x"), "latest": split("x")})})
-    assert len(came(body)) == 2
+    assert len(keys_by_path(body)) == 2
     assert sorted(left_out(body)) == ["broken", f"{NOBLE}/latest"]
 
 

@@ -40,11 +40,11 @@ def test_an_object_that_is_not_a_record_is_damaged(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("time", ["soon", "2026-11-23T10:00:00", "2026-13-01T00:00:00+00:00"])
-@pytest.mark.parametrize("place", ["modified", "since", "delete_after"])
-def test_a_record_with_an_invalid_time_is_damaged(place: str, time: str) -> None:
+@pytest.mark.parametrize("time_field", ["modified", "since", "delete_after"])
+def test_a_record_with_an_invalid_time_is_damaged(time_field: str, time: str) -> None:
     """One such record would stop the rendering of its whole product."""
     right = "2026-11-23T10:00:00+00:00"
-    times = {"modified": right, "since": right, "delete_after": right} | {place: time}
+    times = {"modified": right, "since": right, "delete_after": right} | {time_field: time}
     withdrawn = Withdrawal(times["since"], times["delete_after"])
     facts = FileFacts(etag="1", size_bytes=1, modified=times["modified"], withdrawn=withdrawn)
     with pytest.raises(CatalogDamaged, match="is not a record"):
