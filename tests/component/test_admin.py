@@ -46,7 +46,7 @@ def admin(stack: Stack, *arguments: str, code: int = 0) -> str:
     return done.stdout
 
 
-def told(stack: Stack, *arguments: str, code: int = 0) -> Any:
+def json_of(stack: Stack, *arguments: str, code: int = 0) -> Any:
     return json.loads(admin(stack, "--json", *arguments, code=code))
 
 
@@ -88,11 +88,11 @@ def test_list_and_show_give_each_version_its_state_and_reason(stack: Stack, prod
     upload(stack, f"{product}/20261101", images.split_image(seed=product))
     upload(stack, f"{product}/20261102", {"rootfs.squashfs": images.squashfs()}, listed=False)
     stack.wait_until(lambda: known(stack, f"{product}/20261102") or None, "the second version recorded", 60)
-    first, second = told(stack, "list", product)
+    first, second = json_of(stack, "list", product)
     assert (first["state"], first["listed"], first["files"]) == ("listed", True, 2)
     assert (second["state"], second["listed"]) == ("incomplete", False)
     assert "waits for its metadata" in second["reasons"][0]
-    assert [row["version"] for row in told(stack, "list", product, "--unlisted")] == [f"{product}/20261102"]
+    assert [row["version"] for row in json_of(stack, "list", product, "--unlisted")] == [f"{product}/20261102"]
     assert f"{product}/20261101" in admin(stack, "list", product.removeprefix("images/"))
     shown = admin(stack, "show", f"{product}/20261101")
     assert images.sha256_hex(images.split_image(seed=product)["rootfs.squashfs"]) in shown
@@ -104,18 +104,18 @@ def test_verify_names_every_file_that_differs_from_the_catalog(stack: Stack, pro
     path = f"{product}/20261101"
     files = images.split_image(seed=product)
     upload(stack, path, files)
-    assert told(stack, "verify", product) == {
+    assert json_of(stack, "verify", product) == {
         "versions": 1, "bytes": sum(map(len, files.values())), "mismatches": []
     }  # fmt: skip
-    assert told(stack, "verify", product, "--through-edge")["mismatches"] == []
+    assert json_of(stack, "verify", product, "--through-edge")["mismatches"] == []
     with stack.damaged(f"{path}/rootfs.squashfs", lambda body: body[:-1] + bytes([body[-1] ^ 1])):
-        wrong = told(stack, "verify", product, code=1)["mismatches"]
+        wrong = json_of(stack, "verify", product, code=1)["mismatches"]
         assert {one["path"] for one in wrong} == {f"{path}/rootfs.squashfs"}
         assert any("has sha256" in one["what"] for one in wrong)
         assert any("combined_squashfs_sha256" in one["what"] for one in wrong)
         assert "the catalog says" in admin(stack, "verify", product, "--through-edge", code=1)
     with stack.damaged(f"{path}/lxd.tar.xz", lambda _: None):
-        wrong = told(stack, "verify", product, code=1)["mismatches"]
+        wrong = json_of(stack, "verify", product, code=1)["mismatches"]
         assert [one["what"] for one in wrong if one["path"].endswith("lxd.tar.xz")] == ["there is no such object"]
     admin(stack, "verify", f"{product}/2026110", code=4)
     upload(stack, f"{product}/20261102", images.split_image(seed=f"{product} again"))  # so that there are at least two
@@ -142,7 +142,7 @@ def test_the_doctor_reports_a_damaged_catalog_and_rebuild_repairs_it(stack: Stac
     upload(stack, f"{product}/20261101", images.split_image(seed=product))
     before = stack.catalog()
     stack.s3().put_object(Bucket=stack.bucket, Key="streams/v1/images.json", Body=b'{"products": [')
-    found = [one for one in told(stack, "doctor", code=1) if "is not a document of ours" in one["what"]]
+    found = [one for one in json_of(stack, "doctor", code=1) if "is not a document of ours" in one["what"]]
     assert {one["remedy"] for one in found} == {"admin rebuild catalog --yes"}
     assert "delete streams/v1/images.json" in admin(stack, "rebuild", "catalog", "--yes")
     stack.wait_until(lambda: stack.catalog() == before or None, "the catalog as it was", 60)
@@ -153,15 +153,15 @@ def test_rebuild_restores_lost_and_unreadable_records_from_the_images(stack: Sta
     for path in (lost, unreadable):
         upload(stack, path, images.split_image(seed=path))
     before = stack.catalog()
-    with stack.deaf():
+    with stack.without_events():
         stack.s3().delete_object(Bucket=stack.bucket, Key=f"versions/{lost}.json")
         stack.s3().put_object(Bucket=stack.bucket, Key=f"versions/{unreadable}.json", Body=b"{")
-    found = told(stack, "doctor", code=1)
+    found = json_of(stack, "doctor", code=1)
     assert any(f"versions/{unreadable}.json" in one["what"] for one in found)
-    plan = told(stack, "rebuild", "records", product)["would do"]
+    plan = json_of(stack, "rebuild", "records", product)["would do"]
     assert len(plan) == 3
     admin(stack, "rebuild", "records", product, "--yes")
-    assert [row["state"] for row in told(stack, "list", product)] == ["listed", "listed"]
+    assert [row["state"] for row in json_of(stack, "list", product)] == ["listed", "listed"]
     stack.wait_until(lambda: stack.catalog() == before or None, "the catalog as it was", 60)
 
 
@@ -173,16 +173,16 @@ def test_undelete_restores_an_object_from_its_noncurrent_version(stack: Stack, p
     assert "bring back" in admin(stack, "undelete", path)
     admin(stack, "undelete", path, "--yes")
     wait_listed(stack, path)
-    assert told(stack, "verify", product)["mismatches"] == []
+    assert json_of(stack, "verify", product)["mismatches"] == []
     admin(stack, "undelete", path, code=4)
     admin(stack, "undelete", "streams/v1/images.json", "--yes", code=2)
 
 
 def test_reconcile_finds_uploads_whose_events_were_lost(stack: Stack, product: str) -> None:
     path = f"{product}/20261101"
-    with stack.deaf():
+    with stack.without_events():
         upload(stack, path, images.split_image(seed=product), listed=False)
-    assert any(path in task["path"] for task in told(stack, "reconcile", "--dry-run")["tasks"])
+    assert any(path in task["path"] for task in json_of(stack, "reconcile", "--dry-run")["tasks"])
     assert path not in paths(stack)
     admin(stack, "reconcile")
     wait_listed(stack, path)
@@ -217,13 +217,13 @@ def test_undelete_brings_back_a_withdrawn_version_that_was_deleted(stack: Stack,
     admin(stack, "restore", path, code=4)
     admin(stack, "undelete", path, "--yes")
     wait_listed(stack, path)
-    assert told(stack, "verify", path)["mismatches"] == []
+    assert json_of(stack, "verify", path)["mismatches"] == []
 
 
 def test_prune_prints_what_it_deletes_and_why_and_deletes_only_with_yes(stack: Stack, product: str) -> None:
     for day in (1, 2, 3):
         upload(stack, f"{product}/2026110{day}", images.split_image(seed=f"{product}{day}"))
-    tasks = [t for t in told(stack, "prune", "--keep-versions", "2")["tasks"] if product in t["path"]]
+    tasks = [t for t in json_of(stack, "prune", "--keep-versions", "2")["tasks"] if product in t["path"]]
     assert [(t["what"], t["path"]) for t in tasks] == [("withdraw", f"{product}/20261101")]
     assert "2 newer versions are there, and 2 are kept" in tasks[0]["why"]
     assert f"{product}/20261101" in paths(stack)
@@ -241,7 +241,7 @@ def test_admin_makes_a_delta_once(stack: Stack, product: str, tmp_path: Path) ->
         wait_listed(stack, path)
     admin(stack, "delta", old, code=4)
     admin(stack, "delta", f"{new}/rootfs.squashfs", code=2)
-    (made,) = told(stack, "delta", product)
+    (made,) = json_of(stack, "delta", product)
     assert (made["version"], made["base"], made["outcome"]) == (new, "20261101", "made")
     assert 0 < made["size_bytes"] < made["saved_bytes"]
     delta = f"{new}/rootfs.20261101.vcdiff"
@@ -263,18 +263,18 @@ def test_a_delta_that_is_not_worthwhile_ends_admin_with_1(stack: Stack, product:
 def test_dead_letters_of_a_bad_deployment_are_redriven_and_processed(stack: Stack, product: str) -> None:
     """The release that could not ingest this version is gone. Its event is among the dead letters."""
     path = f"{product}/20261101"
-    with stack.deaf():
+    with stack.without_events():
         upload(stack, path, images.split_image(seed=product), listed=False)
     event = {"Records": [{"eventName": "ObjectCreated:Put", "s3": {"object": {"key": f"{path}/lxd.tar.xz"}}}]}
     sqs(stack).send_message(QueueUrl=queue_url(stack, "ArrivalsDead"), MessageBody=json.dumps(event))
-    assert any("dead letter" in one["what"] for one in told(stack, "doctor", code=1))
-    (shown,) = told(stack, "redrive", "arrivals")
+    assert any("dead letter" in one["what"] for one in json_of(stack, "doctor", code=1))
+    (shown,) = json_of(stack, "redrive", "arrivals")
     assert (shown["keys"], shown["done"]) == ([f"{path}/lxd.tar.xz"], "")
     assert "has no record: every try failed" in shown["diagnosis"]
-    (sent,) = told(stack, "redrive", "arrivals", "--yes")
+    (sent,) = json_of(stack, "redrive", "arrivals", "--yes")
     assert (sent["keys"], sent["done"]) == (shown["keys"], "sent back")
     wait_listed(stack, path)
-    assert told(stack, "redrive") == []
+    assert json_of(stack, "redrive") == []
 
 
 def test_redrive_shows_failed_runs_of_maintain_with_their_replacement_and_removes_them(stack: Stack) -> None:
@@ -288,24 +288,24 @@ def test_redrive_shows_failed_runs_of_maintain_with_their_replacement_and_remove
     url = queue_url(stack, "MaintainDead")
     sqs(stack).send_message(QueueUrl=url, MessageBody=json.dumps(run))
     sqs(stack).send_message(QueueUrl=url, MessageBody=json.dumps(never_started), MessageAttributes=about)
-    found = [one for one in told(stack, "doctor", code=1) if "dead letters of maintain" in one["what"]]
+    found = [one for one in json_of(stack, "doctor", code=1) if "dead letters of maintain" in one["what"]]
     assert [one["remedy"].split(" shows")[0] for one in found] == ["admin redrive maintain"]
     for _ in range(2):  # showing leaves it in the queue
-        said = sorted(letter["diagnosis"] for letter in told(stack, "redrive", "maintain"))
-        assert said[0].startswith("prune failed: StorageDenied: PutObject: 403.")
-        assert "right now: admin prune --yes" in said[0]
-        assert said[1].startswith("reconcile failed: TooManyRequestsException.")
-        assert "right now: admin reconcile" in said[1]
+        diagnoses = sorted(letter["diagnosis"] for letter in json_of(stack, "redrive", "maintain"))
+        assert diagnoses[0].startswith("prune failed: StorageDenied: PutObject: 403.")
+        assert "right now: admin prune --yes" in diagnoses[0]
+        assert diagnoses[1].startswith("reconcile failed: TooManyRequestsException.")
+        assert "right now: admin reconcile" in diagnoses[1]
     assert "removed" in admin(stack, "redrive", "maintain", "--yes")
-    assert told(stack, "redrive", "maintain") == []
+    assert json_of(stack, "redrive", "maintain") == []
 
 
 def test_redrive_does_not_resend_a_message_that_no_release_can_read(stack: Stack) -> None:
     sqs(stack).send_message(QueueUrl=queue_url(stack, "ChangesDead"), MessageBody="no event")
-    (letter,) = told(stack, "redrive", "changes", "--yes")
+    (letter,) = json_of(stack, "redrive", "changes", "--yes")
     assert (letter["keys"], letter["done"]) == ([], "removed")
     assert "no release can read it" in letter["diagnosis"]
-    assert told(stack, "redrive", "changes") == []
+    assert json_of(stack, "redrive", "changes") == []
 
 
 def test_import_adopts_a_tree_of_the_current_layout_and_copies_nothing_twice(
@@ -318,15 +318,15 @@ def test_import_adopts_a_tree_of_the_current_layout_and_copies_nothing_twice(
         target.write_bytes(body)
     (tmp_path / "streams/v1").mkdir(parents=True)
     (tmp_path / "streams/v1/index.json").write_text("{}")
-    assert told(stack, "import", str(tmp_path))["to copy"] == 2
-    assert told(stack, "import", str(tmp_path), "--yes")["copied"] == 2
+    assert json_of(stack, "import", str(tmp_path))["to copy"] == 2
+    assert json_of(stack, "import", str(tmp_path), "--yes")["copied"] == 2
     wait_listed(stack, path)
-    again = told(stack, "import", str(tmp_path), "--yes")
+    again = json_of(stack, "import", str(tmp_path), "--yes")
     assert (again["copied"], again["already there"], again["left out"]) == (0, 2, [])
     (tmp_path / "images/wrong.txt").write_text("x")
     whole = (tmp_path / path / "rootfs.squashfs").read_bytes()
     (tmp_path / path / "rootfs.squashfs").write_bytes(whole[:-1] + b"x")
-    left_out = told(stack, "import", str(tmp_path), "--yes", code=1)["left out"]
+    left_out = json_of(stack, "import", str(tmp_path), "--yes", code=1)["left out"]
     assert ["images/wrong.txt" in left_out[0], "the same size and sha256" in left_out[1]] == [True, True]
     assert stack.get(f"{path}/rootfs.squashfs") == (200, whole)
 
@@ -344,13 +344,13 @@ def test_import_adopts_another_bucket(stack: Stack, product: str) -> None:
     s3.create_bucket(Bucket="old-server")
     for name, body in images.split_image(seed=product).items():
         s3.put_object(Bucket="old-server", Key=f"www/{path}/{name}", Body=body)
-    assert told(stack, "import", "s3://old-server/www", "--yes")["copied"] == 2
+    assert json_of(stack, "import", "s3://old-server/www", "--yes")["copied"] == 2
     wait_listed(stack, path)
 
 
 def test_the_doctor_finds_missing_notifications(stack: Stack) -> None:
-    with stack.deaf():
-        found = told(stack, "doctor", code=1)
+    with stack.without_events():
+        found = json_of(stack, "doctor", code=1)
     assert {one["check"] for one in found} >= {"wiring"}
     assert any("uploads stay unseen" in one["what"] for one in found)
     assert all(one["remedy"] for one in found)

@@ -192,7 +192,7 @@ def test_an_interrupted_multipart_copy_leaves_no_object(deployment: Deployment, 
 
 
 @pytest.mark.parametrize(
-    ("path", "says"),
+    ("path", "message"),
     [
         ("streams/v1/images.json", "admin rebuild catalog"),
         ("versions/images/ubuntu", "admin rebuild records"),
@@ -200,8 +200,8 @@ def test_an_interrupted_multipart_copy_leaves_no_object(deployment: Deployment, 
         ("/", "expected images/"),
     ],
 )
-def test_undelete_refuses_derived_documents_and_names_the_rebuild(path: str, says: str) -> None:
-    with pytest.raises(Exception, match=says):
+def test_undelete_refuses_derived_documents_and_names_the_rebuild(path: str, message: str) -> None:
+    with pytest.raises(Exception, match=message):
         recovery.check_path(path)
 
 

@@ -240,7 +240,7 @@ def test_a_server_of_this_layout_is_imported_without_changes(
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "expected_reason"),
     [
         ({"sha256": "0" * 64}, "expected 0000"),
         ({"path": "images/none"}, "images/none"),
@@ -248,7 +248,7 @@ def test_a_server_of_this_layout_is_imported_without_changes(
     ],
 )
 def test_bytes_that_differ_from_the_catalog_are_never_listed(
-    deployment: Deployment, site: tuple[Path, str], way: Way, change: dict[str, Any], says: str
+    deployment: Deployment, site: tuple[Path, str], way: Way, change: dict[str, Any], expected_reason: str
 ) -> None:
     (site[0].parent.parent / "secret").write_bytes(IMAGE["rootfs.squashfs"])
     flat(site[0], **change)
@@ -256,7 +256,7 @@ def test_bytes_that_differ_from_the_catalog_are_never_listed(
     version = parse_version(HERE)
     found = ingest(version, IngestServices(deployment.store, lambda: START, lambda _: None, 1 << 40, 900, hash_fan))
     reasons = [reason.sentence for reason in found.record.reasons] if found.record else []
-    assert any(says in sentence for sentence in [*json.loads(done.stdout)["left out"], *reasons])
+    assert any(expected_reason in sentence for sentence in [*json.loads(done.stdout)["left out"], *reasons])
     assert found.record is None or found.record.state != "complete"
 
 

@@ -210,7 +210,7 @@ def test_a_new_upload_under_the_name_of_a_withdrawn_file_is_imported(deployment:
 
 
 @pytest.mark.parametrize(
-    ("body", "says"),
+    ("body", "reason"),
     [
         (b"{torn", "cannot be read: repair it there with admin rebuild records, then import again"),
         (b'{"schema": 2, "version": 7}', "was written by a newer release: import with that one"),
@@ -219,7 +219,7 @@ def test_a_new_upload_under_the_name_of_a_withdrawn_file_is_imported(deployment:
     ids=["torn", "newer", "misplaced"],
 )
 def test_a_version_with_an_unreadable_record_is_skipped_by_name(
-    deployment: Deployment, old: OldServer, body: bytes | None, says: str
+    deployment: Deployment, old: OldServer, body: bytes | None, reason: str
 ) -> None:
     path = f"{NOBLE}/20261101"
     old.withdraw(path)
@@ -228,7 +228,7 @@ def test_a_version_with_an_unreadable_record_is_skipped_by_name(
     old.leave()
     plan = old.imported("--yes", code=FOUND)
     (sentence,) = plan["left out"]
-    assert sentence.startswith(f"{path} (2 files): its record on the source {says}")
+    assert sentence.startswith(f"{path} (2 files): its record on the source {reason}")
     assert sentence.endswith("it is unknown whether it was withdrawn")
     assert not keys(path) & here(deployment)
     assert plan["copied"] == 6

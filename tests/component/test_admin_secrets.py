@@ -122,8 +122,8 @@ def test_no_output_and_no_log_holds_a_secret(stack: Stack) -> None:
     assert '"message":"answered"' in uploads
     assert '"message":"refused"' in uploads
     assert CALLER in uploads, "who called is told, and that is no secret"
-    said = {"what admin printed": printed, "what the stack printed": stack.log, **logs}
-    assert '"message":"ingested"' in said["DigestFunction.log"].replace(" ", "")
+    texts = {"what admin printed": printed, "what the stack printed": stack.log, **logs}
+    assert '"message":"ingested"' in texts["DigestFunction.log"].replace(" ", "")
     held = {*publisher.secrets, str(stack.facts["secret_access_key"]), *NEVER}
-    found = {(where, secret) for where, text in said.items() for secret in held if secret.lower() in text.lower()}
+    found = {(where, secret) for where, text in texts.items() for secret in held if secret.lower() in text.lower()}
     assert found == set()

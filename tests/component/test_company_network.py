@@ -19,11 +19,11 @@ from cli.presign import presign as presigned
 from local_stack.credentials import local_session
 from tests.support import PROJECT
 from tests.support.servers.http import served
-from tests.support.stack import VERSION, Stack, local_stack, place, put
+from tests.support.stack import VERSION, Stack, local_stack, put, version_prefix
 
 PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 NO_PROXY = ("no_proxy", "NO_PROXY")
-KEY = f"{place('proxied')}rootfs.squashfs"
+KEY = f"{version_prefix('proxied')}rootfs.squashfs"
 
 
 @dataclass
@@ -67,7 +67,7 @@ def test_no_command_asks_a_proxy_for_the_local_stack(
     with local_stack() as stack:
         for command in ("admin list", "admin doctor", "smoke"):
             assert on_local_stack(stack, command) == 0, command
-        (upload,) = stack.presign(f"{place('proxied', VERSION)}rootfs.squashfs")
+        (upload,) = stack.presign(f"{version_prefix('proxied', VERSION)}rootfs.squashfs")
         for name in PROXIES:
             monkeypatch.delenv(name)
         (tmp_path / "root").write_bytes(b"bytes")
@@ -97,7 +97,7 @@ def test_no_command_uses_a_configured_authority_for_the_local_stack(
     with local_stack() as stack:
         for command in ("admin list", "admin doctor", "smoke"):
             assert on_local_stack(stack, command) == 0, command
-        assert stack.presign(f"{place('trusted', VERSION)}rootfs.squashfs")
+        assert stack.presign(f"{version_prefix('trusted', VERSION)}rootfs.squashfs")
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,7 @@ def test_a_user_who_wants_no_proxy_at_all_keeps_that(name: str, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    ("variable", "says"),
+    ("variable", "remedy"),
     [
         ("REQUESTS_CA_BUNDLE", "REQUESTS_CA_BUNDLE is {}, which does not hold the authority"),
         ("SSL_CERT_FILE", "boto3 does not read SSL_CERT_FILE; if the authority is in it: AWS_CA_BUNDLE={}"),
@@ -198,7 +198,7 @@ def test_a_user_who_wants_no_proxy_at_all_keeps_that(name: str, monkeypatch: pyt
     ],
 )
 def test_an_unknown_authority_is_reported_with_the_variable_to_set(
-    variable: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    variable: str, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in AUTHORITIES:
         monkeypatch.delenv(name, raising=False)
@@ -207,7 +207,7 @@ def test_an_unknown_authority_is_reported_with_the_variable_to_set(
         monkeypatch.setenv(variable, str(file))
         assert network.remedy(error) == f"{variable} is {file}, which is not there"
         file.touch()
-    assert says.format(file) in network.remedy(error)
+    assert remedy.format(file) in network.remedy(error)
 
 
 @pytest.mark.parametrize("why", ["certificate is not yet valid", "certificate has expired"])

@@ -62,8 +62,8 @@ class Reader:
             ("sh", "-c", line), cwd=self.folder / "infra" if line.startswith("../") else self.folder,
             env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=200,
         )  # fmt: skip
-        told = f"{line}: exit {done.returncode}\n{done.stdout}{done.stderr}"
-        assert done.returncode == code, f"{told}\n{self.stack.log[-2000:]}"
+        output = f"{line}: exit {done.returncode}\n{done.stdout}{done.stderr}"
+        assert done.returncode == code, f"{output}\n{self.stack.log[-2000:]}"
         return done.stdout + done.stderr
 
 
@@ -177,8 +177,8 @@ def test_an_operators_command_does_what_its_page_says(reader: Reader, line: str)
         "PATH": PRESENT[0],
         "PRODUCT": NOBLE,
     }
-    said = reader.types(line, values)
-    assert "Traceback" not in said
+    output = reader.types(line, values)
+    assert "Traceback" not in output
     if " withdraw " in line and "--yes" in line:
         path = TRIXIE if TRIXIE in line else NOBLE
         off_the_list(reader, f"{path}/{VERSION}")
@@ -335,6 +335,6 @@ def test_the_commands_that_the_local_stack_prints_work(reader: Reader) -> None:
         (folder / name).write_bytes(body)
     ran = [line for line in printed if not line.startswith(tuple(ELSEWHERE))]
     assert [line.split()[0].rpartition("/")[2] for line in ran] == ["presign", "upload", "curl", "curl"]
-    said = [reader.types(line, {}) for line in ran]
-    for line, word in zip(said, ("| curl ", "alpine/3.22/amd64/default/", '"products"', '"openapi"'), strict=True):
+    outputs = [reader.types(line, {}) for line in ran]
+    for line, word in zip(outputs, ("| curl ", "alpine/3.22/amd64/default/", '"products"', '"openapi"'), strict=True):
         assert word in line

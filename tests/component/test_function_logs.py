@@ -33,7 +33,7 @@ FIELDS = {"stream", "product", "version", "outcome", "bytes", "seconds"}
 
 
 @dataclass
-class Told:
+class LogOutput:
     """The log of a run, and its metrics: name -> values, and refusals by reason."""
 
     lines: list[dict[str, Any]] = field(default_factory=list)
@@ -61,10 +61,10 @@ class Functions:
         for info in self._s3.list_objects_v2(Bucket=self._bucket, Prefix=f"{path}/")["Contents"]:
             self._s3.delete_object(Bucket=self._bucket, Key=info["Key"])
 
-    def digest(self, *paths: str) -> Told:
+    def digest(self, *paths: str) -> LogOutput:
         return self._run("imageserver.handlers.digest", self.arrivals(*paths))
 
-    def publish(self, *paths: str) -> Told:
+    def publish(self, *paths: str) -> LogOutput:
         return self._run("imageserver.handlers.publish", self.changes(*paths))
 
     def changes(self, *paths: str) -> dict[str, Any]:
@@ -77,17 +77,17 @@ class Functions:
         environment = {"BUCKET": self._bucket, "AWS_ENDPOINT_URL": self._endpoint, "POWERTOOLS_SERVICE_NAME": "images"}
         return imported(module, environment | more)
 
-    def _run(self, module: str, event: dict[str, Any]) -> Told:
+    def _run(self, module: str, event: dict[str, Any]) -> LogOutput:
         self._capsys.readouterr()
         with self.loaded(module) as app:
             app.metrics.clear_metrics()  # shared in a process, where a simulation may have killed a run before
             answer = app.handler(event, Context())
         assert answer == {"batchItemFailures": []}
-        return told(self._capsys.readouterr().out)
+        return parsed_log(self._capsys.readouterr().out)
 
 
-def told(output: str) -> Told:
-    found = Told()
+def parsed_log(output: str) -> LogOutput:
+    found = LogOutput()
     for line in map(json.loads, output.splitlines()):
         if "_aws" not in line:
             found.lines.append(line)
@@ -124,9 +124,9 @@ def test_digest_logs_the_cost_and_outcome_of_each_version(functions: Functions) 
 
 
 def test_digest_counts_keys_that_cannot_belong_to_a_version(functions: Functions) -> None:
-    said = functions.digest("images/ubuntu/noble/amd65/default/20261123_10:00")
-    assert "no client knows the architecture 'amd65'" in said.about("refused")[0]["reason"]
-    assert said.refusals == {"path": 1}
+    log = functions.digest("images/ubuntu/noble/amd65/default/20261123_10:00")
+    assert "no client knows the architecture 'amd65'" in log.about("refused")[0]["reason"]
+    assert log.refusals == {"path": 1}
 
 
 def test_publish_logs_when_a_version_becomes_visible_and_when_it_is_delisted(functions: Functions) -> None:
@@ -170,9 +170,9 @@ def test_only_messages_of_products_with_a_failed_invalidation_stay_in_the_queue(
         capsys.readouterr()
         answer = app.handler(functions.changes(other, GOOD), Context())
     assert answer == {"batchItemFailures": [{"itemIdentifier": "1"}]}
-    said = told(capsys.readouterr().out)
-    assert [line["product"] for line in said.about("listed")] == ["ubuntu:plucky:amd64:default"]
-    (left,) = said.about("left in the queue")
+    log = parsed_log(capsys.readouterr().out)
+    assert [line["product"] for line in log.about("listed")] == ["ubuntu:plucky:amd64:default"]
+    (left,) = log.about("left in the queue")
     assert left.items() >= {**NAMED, "level": "ERROR", "error": "InvalidationRefused"}.items()
 
 
@@ -236,12 +236,12 @@ def test_a_parser_that_raises_is_logged_with_its_version_and_the_other_files_are
         monkeypatch.setattr(qcow2, "checked", fail)
         answer = app.handler(functions.arrivals(GOOD), Context())
     assert answer == {"batchItemFailures": []}
-    said = told(capsys.readouterr().out)
-    (line,) = said.about("refused what no parser could read")
+    log = parsed_log(capsys.readouterr().out)
+    (line,) = log.about("refused what no parser could read")
     assert line.items() >= {**NAMED, "version": "20261122_10:00", "level": "ERROR", "error": "IndexError"}.items()
     assert "IndexError: list index out of range" in line["exception"]
-    (ingested,) = said.about("ingested")
-    assert (ingested["state"], said.refusals) == ("complete", {"damaged": 1})
+    (ingested,) = log.about("ingested")
+    assert (ingested["state"], log.refusals) == ("complete", {"damaged": 1})
     assert any("disk.qcow2 cannot be read as what its name says" in reason for reason in ingested["reasons"])
     assert [line["version"] for line in functions.publish(GOOD).about("listed")] == ["20261122_10:00"]
 

@@ -114,7 +114,7 @@ class Publisher:
 
 
 @dataclass
-class Life:
+class KillRun:
     """A stack with an uploader, a reader and a killer, and their results."""
 
     stack: Stack
@@ -123,7 +123,7 @@ class Life:
     kills: Counter[str]
     verified: int = 0
 
-    def live(self, seconds: float, kill_pause_s: tuple[float, float]) -> None:
+    def kill_for(self, seconds: float, kill_pause_s: tuple[float, float]) -> None:
         """Run all of them for a while; raise any fault that one of them found."""
         ending, failures = threading.Event(), list[BaseException]()
         self._start_all_workers()
@@ -157,26 +157,26 @@ class Life:
 
 
 @contextmanager
-def living(*options: str, s3_port: int = 0) -> Iterator[Life]:
+def killed_stack(*options: str, s3_port: int = 0) -> Iterator[KillRun]:
     """Yield eight digest workers and two publishers that soon restart after a kill."""
     digests, publishers = map(str, HANDLERS.values())
     workers = ("--empty", "--digest-workers", digests, "--publish-workers", publishers)
     given = ("DigestTimeout=5", "PublishTimeout=5", f"DigestConcurrency={digests}", f"PublishConcurrency={publishers}")
     short = [word for parameter in given for word in ("--parameter", parameter)]
     with local_stack(*workers, *short, *options, s3_port=s3_port) as stack:
-        yield Life(stack, Publisher(stack), Reader(stack), Counter())
+        yield KillRun(stack, Publisher(stack), Reader(stack), Counter())
 
 
-def tell(life: Life, seconds: float, record_property: Callable[[str, object], None]) -> None:
-    record_property("kills", f"{dict(life.kills)} in {seconds:.0f} s, {life.reader.polls} polls")
-    about = f"{len(life.publisher.deleted)} versions deleted, {life.verified} read again and right"
-    record_property("uploaded", f"{len(life.publisher.files)} files, {about}")
+def record_figures(kill_run: KillRun, seconds: float, record_property: Callable[[str, object], None]) -> None:
+    record_property("kills", f"{dict(kill_run.kills)} in {seconds:.0f} s, {kill_run.reader.polls} polls")
+    about = f"{len(kill_run.publisher.deleted)} versions deleted, {kill_run.verified} read again and right"
+    record_property("uploaded", f"{len(kill_run.publisher.files)} files, {about}")
     # Ten kills in a minute and a poll every two seconds: even a busy machine manages that.
-    assert all(life.kills[handler] >= seconds / 12 for handler in HANDLERS), "hardly anybody was killed"
-    assert life.kills.total() >= seconds / 6, "hardly anybody was killed"
-    assert life.reader.polls >= seconds / 2, "hardly anybody looked"
-    assert life.publisher.deleted
-    assert life.verified
+    assert all(kill_run.kills[handler] >= seconds / 12 for handler in HANDLERS), "hardly anybody was killed"
+    assert kill_run.kills.total() >= seconds / 6, "hardly anybody was killed"
+    assert kill_run.reader.polls >= seconds / 2, "hardly anybody looked"
+    assert kill_run.publisher.deleted
+    assert kill_run.verified
 
 
 @one_at_a_time
@@ -184,10 +184,10 @@ def test_nothing_is_lost_doubled_or_torn_while_workers_are_killed(
     request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
 ) -> None:
     seconds = float(request.config.getoption("--kill-seconds"))
-    with living() as life:
-        life.live(seconds, (0.05, 0.7))
-        _recovered(life)
-        tell(life, seconds, record_property)
+    with killed_stack() as kill_run:
+        kill_run.kill_for(seconds, (0.05, 0.7))
+        _recovered(kill_run)
+        record_figures(kill_run, seconds, record_property)
 
 
 @pytest.mark.xdist_group("lxd")  # the heavy tests are two groups that take equally long
@@ -239,13 +239,13 @@ def test_nothing_is_lost_doubled_or_torn_while_storage_connections_break_too(
     s3_port = free_port()
     with faulty_wire(free_port(), f"http://127.0.0.1:{s3_port}", seed=3) as wire:
         rates, wire.rates = wire.rates, {}  # until the stack is laid out
-        with living("--functions-endpoint", wire.url, s3_port=s3_port) as life:
-            assert life.stack.facts["s3_endpoint"] == wire.target, "another process took the port"
+        with killed_stack("--functions-endpoint", wire.url, s3_port=s3_port) as kill_run:
+            assert kill_run.stack.facts["s3_endpoint"] == wire.target, "another process took the port"
             wire.rates = rates
-            life.live(seconds, (1.0, 4.0))
+            kill_run.kill_for(seconds, (1.0, 4.0))
             wire.rates = {}
-            _recovered(life)
-        tell(life, seconds, record_property)
+            _recovered(kill_run)
+        record_figures(kill_run, seconds, record_property)
         record_property("on the wire", f"{dict(sorted(wire.injected.items()))} in {wire.requests:,} requests")
         assert wire.injected.keys() == rates.keys(), "some fault never happened"
 
@@ -268,17 +268,17 @@ def _read(reader: Reader, publisher: Publisher, ending: threading.Event) -> None
         reader.look(publisher.files, publisher.deleted)  # live: what is marked before it is deleted
 
 
-def _kill(life: Life, ending: threading.Event, pause_s: tuple[float, float]) -> None:
+def _kill(kill_run: KillRun, ending: threading.Event, pause_s: tuple[float, float]) -> None:
     chance = random.Random(11)
     while not ending.wait(chance.uniform(*pause_s)):
         wanted = chance.choice(sorted(HANDLERS))  # there are fewer publishers, and they should die as often
-        if alive := [pid for pid, handler in life.stack.workers(*HANDLERS) if handler == wanted]:
+        if alive := [pid for pid, handler in kill_run.stack.workers(*HANDLERS) if handler == wanted]:
             pid = chance.choice(alive)
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
-            life.kills[wanted] += 1
+            kill_run.kills[wanted] += 1
 
 
 def admin(stack: Stack, *arguments: str) -> str:
@@ -286,9 +286,9 @@ def admin(stack: Stack, *arguments: str) -> str:
     return run(str(PROJECT / "scripts/admin"), "--state-dir", str(stack.folder / "state"), *arguments).stdout
 
 
-def _recovered(life: Life) -> None:
+def _recovered(kill_run: KillRun) -> None:
     """Redrive dead letters and reconcile once; then the catalog must match the objects."""
-    stack, publisher, reader = life.stack, life.publisher, life.reader
+    stack, publisher, reader = kill_run.stack, kill_run.publisher, kill_run.reader
     kinds = {"lxd.tar.xz": "metadata amd64", "rootfs.squashfs": "squashfs"}
     objects = {key: Content(kinds[key.rpartition("/")[2]], body) for key, body in publisher.present.items()}
     expected = expected_catalog(objects, set(), dict.fromkeys(objects, ""), {})
@@ -304,4 +304,4 @@ def _recovered(life: Life) -> None:
     stack.wait_until(right, "the catalog to be what the objects say", patience=240)
     verified = json.loads(admin(stack, "--json", "verify"))
     assert verified["mismatches"] == []
-    life.verified = verified["versions"]
+    kill_run.verified = verified["versions"]

@@ -52,7 +52,7 @@ class Function:
         return [body for batch in self.batches for body in batch]
 
 
-class Bench:
+class PolledQueue:
     """A queue with a dead-letter queue, and its poller."""
 
     def __init__(self, server: S3Server, name: str, visibility_s: int, tries: int) -> None:
@@ -89,84 +89,86 @@ class Bench:
 
 
 @pytest.fixture
-def make_bench(server: S3Server) -> Iterator[Callable[..., Bench]]:
-    made: list[Bench] = []
+def make_queue(server: S3Server) -> Iterator[Callable[..., PolledQueue]]:
+    made: list[PolledQueue] = []
 
-    def make(visibility_s: int = 60, tries: int = 3) -> Bench:
-        made.append(Bench(server, f"queue-{next(NUMBERS)}", visibility_s, tries))
+    def make(visibility_s: int = 60, tries: int = 3) -> PolledQueue:
+        made.append(PolledQueue(server, f"queue-{next(NUMBERS)}", visibility_s, tries))
         return made[-1]
 
     yield make
-    for bench in made:
-        if bench.poller:
-            bench.poller.stop()
+    for queue in made:
+        if queue.poller:
+            queue.poller.stop()
 
 
 def succeed(_event: dict[str, Any]) -> Outcome:
     return Outcome({"batchItemFailures": []})
 
 
-def test_processed_messages_are_deleted(make_bench: Callable[..., Bench]) -> None:
-    bench, function = make_bench(), Function(succeed)
-    bench.send("a", "b", "c")
-    bench.poll(function)
-    bench.wait(lambda: bench.left(bench.url) == 0, "an empty queue")
+def test_processed_messages_are_deleted(make_queue: Callable[..., PolledQueue]) -> None:
+    queue, function = make_queue(), Function(succeed)
+    queue.send("a", "b", "c")
+    queue.poll(function)
+    queue.wait(lambda: queue.left(queue.url) == 0, "an empty queue")
     assert sorted(function.bodies) == ["a", "b", "c"]
 
 
-def test_a_batch_is_no_larger_than_declared_and_a_window_collects_messages(make_bench: Callable[..., Bench]) -> None:
-    bench, function = make_bench(), Function(succeed)
-    bench.send(*(str(number) for number in range(25)))
-    bench.poll(function, batch_size=12, window_s=2.0)
-    bench.wait(lambda: bench.left(bench.url) == 0, "an empty queue")
+def test_a_batch_is_no_larger_than_declared_and_a_window_collects_messages(
+    make_queue: Callable[..., PolledQueue],
+) -> None:
+    queue, function = make_queue(), Function(succeed)
+    queue.send(*(str(number) for number in range(25)))
+    queue.poll(function, batch_size=12, window_s=2.0)
+    queue.wait(lambda: queue.left(queue.url) == 0, "an empty queue")
     assert [len(batch) for batch in function.batches] == [12, 12, 1]
 
 
-def test_only_messages_reported_as_failed_are_redelivered(make_bench: Callable[..., Bench]) -> None:
+def test_only_messages_reported_as_failed_are_redelivered(make_queue: Callable[..., PolledQueue]) -> None:
     def fail_bad(event: dict[str, Any]) -> Outcome:
         bad = [r["messageId"] for r in event["Records"] if r["body"] == "bad"]
         return Outcome({"batchItemFailures": [{"itemIdentifier": message_id} for message_id in bad]})
 
-    bench, function = make_bench(visibility_s=1, tries=2), Function(fail_bad)
-    bench.send("good", "bad")
-    bench.poll(function, window_s=0.5)
-    bench.wait(lambda: bench.left(bench.dead_url) == 1, "a dead letter")
+    queue, function = make_queue(visibility_s=1, tries=2), Function(fail_bad)
+    queue.send("good", "bad")
+    queue.poll(function, window_s=0.5)
+    queue.wait(lambda: queue.left(queue.dead_url) == 1, "a dead letter")
     assert sorted(function.bodies) == ["bad", "bad", "good"]
-    assert bench.left(bench.url) == 0
-    assert "1 of" in bench.failures[0]
+    assert queue.left(queue.url) == 0
+    assert "1 of" in queue.failures[0]
 
 
 @pytest.mark.parametrize("outcome", [Outcome(None, "ValueError: why"), Outcome("nonsense")])
 def test_a_failing_batch_is_redelivered_until_it_is_a_dead_letter(
-    make_bench: Callable[..., Bench], outcome: Outcome
+    make_queue: Callable[..., PolledQueue], outcome: Outcome
 ) -> None:
-    bench, function = make_bench(visibility_s=1, tries=2), Function(lambda _event: outcome)
-    bench.send("a", "b")
-    bench.poll(function, window_s=0.5)
-    bench.wait(lambda: bench.left(bench.dead_url) == 2, "two dead letters")
+    queue, function = make_queue(visibility_s=1, tries=2), Function(lambda _event: outcome)
+    queue.send("a", "b")
+    queue.poll(function, window_s=0.5)
+    queue.wait(lambda: queue.left(queue.dead_url) == 2, "two dead letters")
     assert sorted(function.bodies) == ["a", "a", "b", "b"]
 
 
-def test_a_failed_message_is_invisible_for_the_visibility_timeout(make_bench: Callable[..., Bench]) -> None:
-    bench, function = make_bench(visibility_s=60), Function(lambda _event: Outcome(None, "E: x"))
-    bench.send("a")
-    bench.poll(function)
-    bench.wait(lambda: bool(bench.failures), "a failure")
-    bench.send("b")
-    bench.wait(lambda: len(bench.failures) == 2, "another failure")
+def test_a_failed_message_is_invisible_for_the_visibility_timeout(make_queue: Callable[..., PolledQueue]) -> None:
+    queue, function = make_queue(visibility_s=60), Function(lambda _event: Outcome(None, "E: x"))
+    queue.send("a")
+    queue.poll(function)
+    queue.wait(lambda: bool(queue.failures), "a failure")
+    queue.send("b")
+    queue.wait(lambda: len(queue.failures) == 2, "another failure")
     assert function.bodies == ["a", "b"]
-    assert bench.left(bench.url) == 2
+    assert queue.left(queue.url) == 2
 
 
-def test_concurrency_is_bounded(make_bench: Callable[..., Bench]) -> None:
+def test_concurrency_is_bounded(make_queue: Callable[..., PolledQueue]) -> None:
     def slowly(event: dict[str, Any]) -> Outcome:
         time.sleep(0.2)
         return succeed(event)
 
-    bench, function = make_bench(), Function(slowly)
-    bench.send(*"abcdefgh")
-    bench.poll(function, batch_size=1, max_concurrency=3)
-    bench.wait(lambda: bench.left(bench.url) == 0, "an empty queue")
+    queue, function = make_queue(), Function(slowly)
+    queue.send(*"abcdefgh")
+    queue.poll(function, batch_size=1, max_concurrency=3)
+    queue.wait(lambda: queue.left(queue.url) == 0, "an empty queue")
     assert (function.most_at_once, len(function.batches)) == (3, 8)
 
 

@@ -211,7 +211,7 @@ def test_two_concurrent_stacks_do_not_mix(stack: Running, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("options", "code", "says"),
+    ("options", "code", "message"),
     [
         (("--parameter", "NoSuch=1"), 3, "the template has no parameter NoSuch"),
         (("--parameter", "DigestTimeout=7"), 3, "DigestTimeout is '7', expected one of 5, 15"),
@@ -219,14 +219,14 @@ def test_two_concurrent_stacks_do_not_mix(stack: Running, tmp_path: Path) -> Non
     ],
 )
 def test_a_failed_start_is_reported_in_one_sentence(
-    tmp_path: Path, options: tuple[str, ...], code: int, says: str
+    tmp_path: Path, options: tuple[str, ...], code: int, message: str
 ) -> None:
     done = subprocess.run(
         command("--port", "0", "--state-dir", str(tmp_path), *options), capture_output=True, text=True, check=False,
         env=environment(),
     )  # fmt: skip
     assert (done.returncode, "Traceback" in done.stderr) == (code, False)
-    assert says in done.stderr
+    assert message in done.stderr
 
 
 def test_a_port_in_use_is_reported_in_one_sentence(tmp_path: Path) -> None:

@@ -101,12 +101,12 @@ def test_a_post_to_an_upload_url_is_refused_and_stores_nothing(s3: Any) -> None:
     ("header", "digest"), [("x-amz-checksum-sha256", hashlib.sha256), ("content-md5", hashlib.md5)]
 )
 def test_a_body_that_contradicts_its_checksum_is_refused(s3: Any, header: str, digest: Any) -> None:
-    said = base64.b64encode(digest(b"right").digest()).decode()
+    checksum = base64.b64encode(digest(b"right").digest()).decode()
     name = {"x-amz-checksum-sha256": "ChecksumSHA256", "content-md5": "ContentMD5"}[header]
-    url = presign(s3, **{name: said})
-    status, body = send(url, b"wrong", **{header: said})
+    url = presign(s3, **{name: checksum})
+    status, body = send(url, b"wrong", **{header: checksum})
     assert (status, "<Code>BadDigest</Code>" in body, stored(s3)) == (400, True, None)
-    assert send(url, b"right", **{header: said})[0] == 200
+    assert send(url, b"right", **{header: checksum})[0] == 200
     assert stored(s3) == b"right"
 
 
@@ -301,19 +301,19 @@ def test_a_queue_counts_visible_and_in_flight_messages(server: S3Server, asked: 
     for number in range(3):
         sqs.send_message(QueueUrl=url, MessageBody=str(number))
     sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=1)
-    told = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[asked])["Attributes"]
+    attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[asked])["Attributes"]
     counts = {"ApproximateNumberOfMessages": "2", "ApproximateNumberOfMessagesNotVisible": "1"}
-    assert told.items() >= {name: counts[name] for name in (counts if asked == "All" else [asked])}.items()
+    assert attributes.items() >= {name: counts[name] for name in (counts if asked == "All" else [asked])}.items()
 
 
 def test_a_watcher_sees_each_stored_and_removed_object(s3: Any, server: S3Server) -> None:
-    server.told.clear()
+    server.watched_events.clear()
     s3.put_object(Bucket=BUCKET, Key=KEY, Body=b"12345")
     s3.delete_object(Bucket=BUCKET, Key=KEY)
     give_up = time.monotonic() + 10
-    while len(server.told) < 2 and time.monotonic() < give_up:
+    while len(server.watched_events) < 2 and time.monotonic() < give_up:
         time.sleep(0.01)
-    assert [(told["operation"], told["key"], told["size_bytes"]) for told in server.told] == [
+    assert [(event["operation"], event["key"], event["size_bytes"]) for event in server.watched_events] == [
         ("stored", KEY, 5),
         ("removed", KEY, 0),
     ]

@@ -111,11 +111,15 @@ def test_uploads_without_an_event_are_sent_to_the_arrivals_queue(
     run(app, "reconcile")
     (message,) = sqs.receive_message(QueueUrl=queue_url)["Messages"]
     assert events.keys(message["Body"]) == [f"{PRODUCT}/20261101/"]
-    (said,) = [vars(record) for record in caplog.records if record.getMessage() == "look again"]
-    assert (said["path"], said["why"]) == (f"{PRODUCT}/20261101", "it has no record")
-    assert (said["stream"], said["product"], said["version"]) == ("images", "ubuntu:noble:amd64:default", "20261101")
-    assert (said["outcome"], said["bytes"]) == ("done", sum(map(len, images.split_image().values())))
-    assert 0 < said["seconds"] < 60
+    (logged,) = [vars(record) for record in caplog.records if record.getMessage() == "look again"]
+    assert (logged["path"], logged["why"]) == (f"{PRODUCT}/20261101", "it has no record")
+    assert (logged["stream"], logged["product"], logged["version"]) == (
+        "images",
+        "ubuntu:noble:amd64:default",
+        "20261101",
+    )
+    assert (logged["outcome"], logged["bytes"]) == ("done", sum(map(len, images.split_image().values())))
+    assert 0 < logged["seconds"] < 60
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["MaintainTasks"] for line in lines if "MaintainTasks" in line] == [[len(LAID_OUT) + 1]]
 
@@ -170,12 +174,12 @@ def test_retention_keeps_versions_that_the_access_logs_show_as_fetched(
         s3.put_object(Bucket=f"logs-{bucket}", Key=key, Body=log([line(cs_uri_stem=f"/{PRODUCT}/20261101/disk.qcow2")]))
     done = run(asking, "prune")
     assert [(task["what"], task["path"]) for task in done["prune"]["tasks"]] == [("withdraw", f"{PRODUCT}/20261102")]
-    said = [vars(record) for record in caplog.records if record.getMessage() == "keep"]
-    assert [(one["path"][-8:], one["outcome"]) for one in said] == [
+    logged = [vars(record) for record in caplog.records if record.getMessage() == "keep"]
+    assert [(one["path"][-8:], one["outcome"]) for one in logged] == [
         ("20261101", "kept"), ("20261102", "kept"), ("20261101", "kept"),
     ]  # fmt: skip
-    assert "there are no access logs below edge/" in said[0]["why"]
-    assert "it was last fetched at 2026-11-27T10:11:12Z" in said[-1]["why"]
+    assert "there are no access logs below edge/" in logged[0]["why"]
+    assert "it was last fetched at 2026-11-27T10:11:12Z" in logged[-1]["why"]
 
 
 def test_a_run_with_a_failure_finishes_the_rest_and_fails_with_its_name(
@@ -201,9 +205,9 @@ def test_a_run_with_a_failure_finishes_the_rest_and_fails_with_its_name(
         run(app, "reconcile")
     (message,) = sqs.receive_message(QueueUrl=queue_url)["Messages"]
     assert events.keys(message["Body"]) == ["images/ubuntu/plucky/amd64/default/20261101/"]
-    (said,) = [vars(record) for record in caplog.records if record.getMessage() == "failed"]
-    assert (said["levelname"], said["task"], said["path"]) == ("ERROR", "reconcile", f"{PRODUCT}/20261101")
-    assert (said["product"], said["error"]) == ("ubuntu:noble:amd64:default", "StorageUnavailable")
+    (logged,) = [vars(record) for record in caplog.records if record.getMessage() == "failed"]
+    assert (logged["levelname"], logged["task"], logged["path"]) == ("ERROR", "reconcile", f"{PRODUCT}/20261101")
+    assert (logged["product"], logged["error"]) == ("ubuntu:noble:amd64:default", "StorageUnavailable")
     assert json.loads(body(s3, bucket, "maintain/reconcile.json")) == {"after": ""}, "it came to its end"
     planned = run(app, "reconcile", dry_run=True)["reconcile"]
     assert (planned["failed"], planned["tasks_total"]) == ([], 2)

@@ -42,7 +42,7 @@ BODY = random.Random(1).randbytes(4 * PART + 77)
 
 
 @dataclass
-class Place:
+class CopyTarget:
     """A separate bucket, and another server with one file."""
 
     endpoint: str
@@ -93,79 +93,79 @@ def endpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture
-def place(endpoint: str) -> Iterator[Place]:
+def target(endpoint: str) -> Iterator[CopyTarget]:
     s3, bucket = s3_client(endpoint), f"bucket-{next(NUMBERS)}"
     s3.create_bucket(Bucket=bucket)
     with upstream({PATH: BODY}) as server:
-        yield Place(endpoint, bucket, s3, server)
+        yield CopyTarget(endpoint, bucket, s3, server)
 
 
 @pytest.mark.parametrize("size", [1, PART, PART + 1, len(BODY)])
-def test_a_file_is_copied_as_a_publisher_would_have_uploaded_it(place: Place, size: int) -> None:
-    place.upstream.files[PATH] = BODY[:size]
-    file = place.file(body=BODY[:size])
-    assert place.copy(file) == Copied(Outcome.COPIED, "", size)
-    head = place.s3.head_object(Bucket=place.bucket, Key=file.key)
+def test_a_file_is_copied_as_a_publisher_would_have_uploaded_it(target: CopyTarget, size: int) -> None:
+    target.upstream.files[PATH] = BODY[:size]
+    file = target.file(body=BODY[:size])
+    assert target.copy(file) == Copied(Outcome.COPIED, "", size)
+    head = target.s3.head_object(Bucket=target.bucket, Key=file.key)
     assert (head["ContentType"], head["Metadata"]["sha256"]) == ("application/octet-stream", file.sha256)
     assert "immutable" in head["CacheControl"]
-    assert place.stored(file) == BODY[:size]
-    assert (place.keys, place.uploads) == ([file.key], [])
-    assert place.copy(file) == Copied(Outcome.PRESENT)
-    assert place.upstream.bytes_sent == {PATH: size}
+    assert target.stored(file) == BODY[:size]
+    assert (target.keys, target.uploads) == ([file.key], [])
+    assert target.copy(file) == Copied(Outcome.PRESENT)
+    assert target.upstream.bytes_sent == {PATH: size}
 
 
 @pytest.mark.parametrize("size", [1000, len(BODY)])
-def test_wrong_bytes_leave_no_file(place: Place, size: int) -> None:
-    place.upstream.files[PATH] = BODY[:size]
-    copied = place.copy(place.file(body=BODY[:size], sha256="0" * 64))
+def test_wrong_bytes_leave_no_file(target: CopyTarget, size: int) -> None:
+    target.upstream.files[PATH] = BODY[:size]
+    copied = target.copy(target.file(body=BODY[:size], sha256="0" * 64))
     assert (copied.outcome, "expected 000000" in copied.reason) == (Outcome.REFUSED, True)
-    assert (place.stored(), place.uploads) == (None, [])
+    assert (target.stored(), target.uploads) == (None, [])
 
 
-def test_a_slow_file_is_continued_by_other_runs(place: Place) -> None:
+def test_a_slow_file_is_continued_by_other_runs(target: CopyTarget) -> None:
     runs: list[Copied] = []
     while not runs or runs[-1].outcome is Outcome.CONTINUED:
-        assert place.stored() is None
-        runs.append(place.copy_a_part())
+        assert target.stored() is None
+        runs.append(target.copy_a_part())
     assert len(runs) >= 4
-    assert (runs[-1].outcome, place.stored()) == (Outcome.COPIED, BODY)
+    assert (runs[-1].outcome, target.stored()) == (Outcome.COPIED, BODY)
     assert sum(run.bytes_read for run in runs) == len(BODY)
-    assert (place.keys, place.uploads) == ([place.file().key], [])
+    assert (target.keys, target.uploads) == ([target.file().key], [])
 
 
-def test_a_file_that_changes_between_runs_is_copied_from_its_start(place: Place) -> None:
-    assert place.copy_a_part().outcome is Outcome.CONTINUED
+def test_a_file_that_changes_between_runs_is_copied_from_its_start(target: CopyTarget) -> None:
+    assert target.copy_a_part().outcome is Outcome.CONTINUED
     other = random.Random(2).randbytes(len(BODY))
-    place.upstream.files[PATH] = other
+    target.upstream.files[PATH] = other
     with pytest.raises(UpstreamChanged):
-        place.copy()
-    assert place.uploads == []
-    assert place.copy(place.file(body=other)).outcome is Outcome.COPIED
-    assert place.stored() == other
+        target.copy()
+    assert target.uploads == []
+    assert target.copy(target.file(body=other)).outcome is Outcome.COPIED
+    assert target.stored() == other
 
 
-def test_a_file_uploaded_during_a_copy_is_kept(place: Place) -> None:
+def test_a_file_uploaded_during_a_copy_is_kept(target: CopyTarget) -> None:
     """This holds even if the copy had begun before: its completion is conditional."""
-    assert place.copy_a_part().outcome is Outcome.CONTINUED
-    place.s3.put_object(Bucket=place.bucket, Key=place.file().key, Body=b"somebody's own")
-    assert place.copy().outcome is Outcome.PRESENT
-    assert (place.stored(), place.keys, place.uploads) == (b"somebody's own", [place.file().key], [])
+    assert target.copy_a_part().outcome is Outcome.CONTINUED
+    target.s3.put_object(Bucket=target.bucket, Key=target.file().key, Body=b"somebody's own")
+    assert target.copy().outcome is Outcome.PRESENT
+    assert (target.stored(), target.keys, target.uploads) == (b"somebody's own", [target.file().key], [])
 
 
-def test_an_outage_upstream_loses_no_part(place: Place) -> None:
-    place.upstream.faults[PATH] = [Fault(), Fault(), Fault(), *[Fault(503, {"Retry-After": "600"})] * 50]
+def test_an_outage_upstream_loses_no_part(target: CopyTarget) -> None:
+    target.upstream.faults[PATH] = [Fault(), Fault(), Fault(), *[Fault(503, {"Retry-After": "600"})] * 50]
     with pytest.raises(UpstreamUnavailable):
-        place.copy()
-    place.upstream.faults.clear()
-    assert place.copy().bytes_read <= len(BODY) - 2 * PART
-    assert place.stored() == BODY
+        target.copy()
+    target.upstream.faults.clear()
+    assert target.copy().bytes_read <= len(BODY) - 2 * PART
+    assert target.stored() == BODY
 
 
-def test_digest_treats_a_mirrored_version_like_any_upload(place: Place) -> None:
-    store = S3Store(place.s3, place.bucket)
+def test_digest_treats_a_mirrored_version_like_any_upload(target: CopyTarget) -> None:
+    store = S3Store(target.s3, target.bucket)
     for name, body in images.split_image(seed="mirrored").items():
-        place.upstream.files[PATH] = body
-        assert place.copy(place.file(name, body)).outcome is Outcome.COPIED
+        target.upstream.files[PATH] = body
+        assert target.copy(target.file(name, body)).outcome is Outcome.COPIED
     services = IngestServices(store, lambda: START, lambda _: None, 1 << 40, lease_seconds=900)
     record = ingest(parse_version(VERSION), services).record
     assert record
@@ -174,61 +174,61 @@ def test_digest_treats_a_mirrored_version_like_any_upload(place: Place) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_faults_of_both_sides_lead_to_the_file_or_nothing(
-    place: Place, seed: int, monkeypatch: pytest.MonkeyPatch
+    target: CopyTarget, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Answers of S3 get lost after the request took effect, those of upstream break, and runs are short."""
     monkeypatch.setattr(mirror_copy, "SAVE_S", 0)
     monkeypatch.setattr(leases, "LONGEST_S", 0.0)  # left behind by a lost answer
     chance = random.Random(seed)
     faults = [Fault(), Fault(), Fault(500), Fault(cut_after=chance.randrange(PART)), Fault(429, {"Retry-After": "0"})]
-    place.upstream.faults[PATH] = chance.choices(faults, k=1000)
-    with faulty_wire(free_port(0), place.endpoint, seed) as wire:
+    target.upstream.faults[PATH] = chance.choices(faults, k=1000)
+    with faulty_wire(free_port(0), target.endpoint, seed) as wire:
 
         def attempt() -> Copied:
-            assert place.stored() in (None, BODY)
-            return copy_once(wire.url, place.bucket, place.upstream.address, place.file(), chance.choice((1, 60)))
+            assert target.stored() in (None, BODY)
+            return copy_once(wire.url, target.bucket, target.upstream.address, target.file(), chance.choice((1, 60)))
 
         until_done(attempt)
         assert wire.injected
-    assert place.stored() == BODY
+    assert target.stored() == BODY
     # Notes and uploads may be left after lost answers: lifecycle rules of the bucket remove them.
-    assert [key for key in place.keys if key.startswith("images/")] == [place.file().key]
+    assert [key for key in target.keys if key.startswith("images/")] == [target.file().key]
 
 
 def test_a_worker_killed_at_any_moment_leaves_the_file_or_nothing(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    target: CopyTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place.upstream.bytes_per_s = 20 << 20
+    target.upstream.bytes_per_s = 20 << 20
     chance = random.Random(1)
     for _ in range(8):
-        process = copying(place.endpoint, place.bucket, place.upstream.address, place.file())
+        process = copying(target.endpoint, target.bucket, target.upstream.address, target.file())
         time.sleep(chance.uniform(0.3, 2.5))
         process.kill()
         process.communicate()
-        assert place.stored() in (None, BODY)
+        assert target.stored() in (None, BODY)
     monkeypatch.setattr(leases, "LONGEST_S", 0.0)  # leases of killed workers last for some minutes
-    assert until_done(place.copy).outcome in (Outcome.COPIED, Outcome.PRESENT)
-    assert place.stored() == BODY
+    assert until_done(target.copy).outcome in (Outcome.COPIED, Outcome.PRESENT)
+    assert target.stored() == BODY
 
 
-def test_a_second_worker_waits_for_the_one_that_copies_the_file(place: Place) -> None:
-    place.upstream.bytes_per_s = 8 << 20
-    process = copying(place.endpoint, place.bucket, place.upstream.address, place.file())
-    while not [key for key in place.keys if key.startswith("leases/")]:
+def test_a_second_worker_waits_for_the_one_that_copies_the_file(target: CopyTarget) -> None:
+    target.upstream.bytes_per_s = 8 << 20
+    process = copying(target.endpoint, target.bucket, target.upstream.address, target.file())
+    while not [key for key in target.keys if key.startswith("leases/")]:
         time.sleep(0.05)
     with pytest.raises(LeaseHeld):
-        place.copy()
+        target.copy()
     output, _ = process.communicate()
     assert json.loads(output)[0] == "copied"
-    assert place.upstream.bytes_sent == {PATH: len(BODY)}
+    assert target.upstream.bytes_sent == {PATH: len(BODY)}
 
 
-def test_memory_does_not_grow_with_the_file(place: Place) -> None:
+def test_memory_does_not_grow_with_the_file(target: CopyTarget) -> None:
     peaks = []
     for body in (BODY[:PART], bytes(120 << 20)):
-        place.upstream.files[PATH] = body
-        file = place.file(f"disk-{len(body)}.qcow2", body)
-        output, _ = copying(place.endpoint, place.bucket, place.upstream.address, file).communicate()
+        target.upstream.files[PATH] = body
+        file = target.file(f"disk-{len(body)}.qcow2", body)
+        output, _ = copying(target.endpoint, target.bucket, target.upstream.address, file).communicate()
         outcome, peak = json.loads(output)
         assert outcome == "copied"
         peaks.append(peak)

@@ -115,10 +115,10 @@ def test_a_compression_bomb_takes_no_more_memory_than_the_limit(
         assert peak < 40 << 20, encoding
 
 
-@pytest.mark.parametrize(("status", "says"), [(404, "answers 404"), (403, "answers 403"), (304, "answers 304")])
-def test_an_unavailable_document_is_refused_by_name(served: UpstreamServer, status: int, says: str) -> None:
+@pytest.mark.parametrize(("status", "message"), [(404, "answers 404"), (403, "answers 403"), (304, "answers 304")])
+def test_an_unavailable_document_is_refused_by_name(served: UpstreamServer, status: int, message: str) -> None:
     served.faults[INDEX] = [Fault(status)]
-    with pytest.raises(UpstreamRefused, match=f"127.0.0.1 {says} for {INDEX}"):
+    with pytest.raises(UpstreamRefused, match=f"127.0.0.1 {message} for {INDEX}"):
         remote(served).document(INDEX)
 
 

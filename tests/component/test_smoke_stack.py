@@ -49,7 +49,7 @@ def smoke(stack: Stack, *arguments: str, code: int = 0) -> Any:
     done = subprocess.run(
         command(stack, "--json", *arguments), capture_output=True, text=True, check=False, timeout=200
     )
-    assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}{done.stderr}\n{stack.told()}"
+    assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}{done.stderr}\n{stack.log_tails()}"
     return json.loads(done.stdout)
 
 
@@ -197,7 +197,7 @@ def test_a_deployed_stack_is_found_by_its_name_and_reached_as_boto3_and_tls_are_
 
 
 def test_a_listing_that_never_comes_is_reported_and_the_upload_is_removed(stack: Stack) -> None:
-    with stack.deaf():
+    with stack.without_events():
         printed = smoke(stack, "--wait", "5", code=1)
     assert results(printed)["listed"] == "failed"
     assert "not within 5 s: no record was written: digest has not read the files" in details(printed)["listed"]
@@ -207,7 +207,7 @@ def test_a_listing_that_never_comes_is_reported_and_the_upload_is_removed(stack:
 @contextmanager
 def waiting(stack: Stack) -> Iterator[subprocess.Popen[str]]:
     """Yield a smoke test that has uploaded and waits for a listing that does not come."""
-    with stack.deaf():
+    with stack.without_events():
         # A shell makes background jobs ignore SIGINT, and so might the whole test run and this process.
         usual = signal.signal(signal.SIGINT, signal.default_int_handler)
         process = subprocess.Popen(command(stack, "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

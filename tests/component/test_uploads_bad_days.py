@@ -182,8 +182,8 @@ def _still_there(group: int) -> list[str]:
     """The programs of a process group, once those that were told to end had two seconds for it."""
     listed: list[str] = []
     for _ in range(20):
-        said = subprocess.run(("ps", "-A", "-o", "pgid=,stat=,comm="), capture_output=True, text=True, check=True)
-        words = [line.split() for line in said.stdout.splitlines()]
+        done = subprocess.run(("ps", "-A", "-o", "pgid=,stat=,comm="), capture_output=True, text=True, check=True)
+        words = [line.split() for line in done.stdout.splitlines()]
         listed = [name for found, state, name, *_ in words if int(found) == group and not state.startswith("Z")]
         if "curl" not in listed:
             break

@@ -39,11 +39,11 @@ def upload(of: Client, name: str, user: str | None = None) -> tuple[int, str]:
 
 
 def test_a_daemon_that_is_not_running_is_reported_as_such(alone: Client) -> None:
-    code, said = upload(alone, "web")
+    code, output = upload(alone, "web")
     daemon, _ = NAMES[alone.program]
-    assert (code, f"the daemon of {daemon} does not answer (Error: " in said) == (1, True), said
-    assert f"start it, or name a remote: {OPTIONS[alone.program]} REMOTE:web" in said
-    assert "knows no image" not in said
+    assert (code, f"the daemon of {daemon} does not answer (Error: " in output) == (1, True), output
+    assert f"start it, or name a remote: {OPTIONS[alone.program]} REMOTE:web" in output
+    assert "knows no image" not in output
 
 
 def test_a_user_without_access_to_the_daemon_learns_which_group_has_it(alone: Client) -> None:
@@ -55,13 +55,13 @@ def test_a_user_without_access_to_the_daemon_learns_which_group_has_it(alone: Cl
         daemon.bind(str(home / "unix.socket"))
         (home / "unix.socket").chmod(0o600)
         daemon.listen()
-        code, said = upload(alone, "web", nobody)
-    assert (code, f"usermod -aG {NAMES[alone.program][1]} nobody" in said) == (7, True), said
+        code, output = upload(alone, "web", nobody)
+    assert (code, f"usermod -aG {NAMES[alone.program][1]} nobody" in output) == (7, True), output
 
 
 @pytest.mark.parametrize("name", ["images:", "nowhere:"])
 def test_a_remote_without_a_daemon_of_its_own_is_not_blamed_on_the_daemon(alone: Client, name: str) -> None:
     """`images:` serves only images and is unreachable here; `nowhere:` does not exist."""
     alone.env["https_proxy"] = alone.env["http_proxy"] = "http://127.0.0.1:1"
-    code, said = upload(alone, f"{name}web")
-    assert (code, f"knows no image and no instance {name}web (Error: " in said) == (2, True), said
+    code, output = upload(alone, f"{name}web")
+    assert (code, f"knows no image and no instance {name}web (Error: " in output) == (2, True), output

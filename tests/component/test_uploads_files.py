@@ -154,7 +154,7 @@ def test_a_file_that_is_not_an_image_is_refused_before_anything_is_sent(
 
 
 @pytest.mark.parametrize(
-    ("name", "body", "says"),
+    ("name", "body", "message"),
     [
         ("meta-a.squashfs", SQUASHFS, "is metadata in squashfs form"),
         ("metadata.squashfs", SQUASHFS, "metadata.squashfs | xz >lxd.tar.xz, and upload lxd.tar.xz instead"),
@@ -163,10 +163,10 @@ def test_a_file_that_is_not_an_image_is_refused_before_anything_is_sent(
     ],
 )
 def test_a_file_in_another_form_is_refused_with_the_command_that_converts_it(
-    tmp_path: Path, name: str, body: bytes, says: str
+    tmp_path: Path, name: str, body: bytes, message: str
 ) -> None:
     done = run("--to", "a/b/amd64/d", "--dry-run", *write(tmp_path, {name: body}))
-    assert (done.returncode, says in done.stderr) == (3, True), done.stderr
+    assert (done.returncode, message in done.stderr) == (3, True), done.stderr
 
 
 def tarred(*names: str) -> bytes:

@@ -36,13 +36,15 @@ def test_six_gibibytes_are_killed_continued_hashed_and_listed(
     with upload_api.system("versitygw", tmp_path / "system") as system:
         began = time.monotonic()
         script, arrived = _killed(system, tmp_path)
-        peak, said = _continued(system, tmp_path)
+        peak, report = _continued(system, tmp_path)
         sent_s = time.monotonic() - began
-        assert said["sent_bytes"] == SIZE + (tmp_path / "lxd.tar.xz").stat().st_size * (not arrived[0]) - arrived[1]
+        assert report["sent_bytes"] == SIZE + (tmp_path / "lxd.tar.xz").stat().st_size * (not arrived[0]) - arrived[1]
         began = time.monotonic()
         system.ingest(VERSION)
         assert system.status(VERSION)["status"] == "listed"
-        record_property("6 GiB, killed and continued", f"{arrived[1]:,} bytes kept, {said['sent_bytes']:,} sent after")
+        record_property(
+            "6 GiB, killed and continued", f"{arrived[1]:,} bytes kept, {report['sent_bytes']:,} sent after"
+        )
         record_property("seconds", f"{sent_s:.0f} to send, {time.monotonic() - began:.0f} to hash and list")
         record_property("peak MiB, all processes of scripts/upload together", max(script, peak) >> 20)
         for function in ("UploadsFunction", "DigestFunction", "PublishFunction"):

@@ -326,10 +326,10 @@ ONCE = {
 
 @pytest.mark.parametrize("case", ONCE)
 def test_a_refusal_is_printed_once(listener: ThreadingHTTPServer, tmp_path: Path, case: str) -> None:
-    answer, said = ONCE[case]
+    answer, message = ONCE[case]
     Listener.answers["/versions/"] = (200, answer)
     done = upload(listener, tmp_path)
-    assert (done.returncode, done.stdout, done.stderr) == (3, "", said)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", message)
 
 
 def test_a_page_of_somebody_else_neither_breaks_json_nor_acts_on_a_terminal(
@@ -359,8 +359,8 @@ def test_an_incomplete_version_ends_the_script_at_once_and_names_the_missing_fil
 ) -> None:
     Listener.answers["/versions/"] = (200, LACKING)
     done = upload(listener, tmp_path)
-    said = f"upload: uploaded, but {ROOT}, with --version 20261123_10:00; --wait SECONDS waits for somebody else's\n"
-    assert (done.returncode, done.stdout, done.stderr) == (8, "", said)
+    message = f"upload: uploaded, but {ROOT}, with --version 20261123_10:00; --wait SECONDS waits for somebody else's\n"
+    assert (done.returncode, done.stdout, done.stderr) == (8, "", message)
 
 
 def test_with_wait_the_missing_file_is_printed_once_and_awaited(listener: ThreadingHTTPServer, tmp_path: Path) -> None:
@@ -401,9 +401,9 @@ def upload_on_a_terminal(server: ThreadingHTTPServer, folder: Path) -> tuple[str
         check=False, timeout=60, text=True,
     )  # fmt: skip
     os.close(terminal)
-    said = os.read(seen, 65536).decode().splitlines()
+    lines = os.read(seen, 65536).decode().splitlines()
     os.close(seen)
-    return done.stdout, said
+    return done.stdout, lines
 
 
 OF_LXD = ("/var/snap/lxd/common/lxd/cache/*", "/var/cache/lxd/*")
@@ -411,7 +411,7 @@ OF_INCUS = ("/var/cache/incus/*", "~/.cache/incus")
 
 
 @pytest.mark.parametrize(
-    ("clients", "program", "places"),
+    ("clients", "program", "caches"),
     [
         ("", "lxc", OF_LXD + OF_INCUS),
         ("client incus\nclient lxd\n", "lxc", OF_LXD + OF_INCUS),
@@ -420,19 +420,19 @@ OF_INCUS = ("/var/cache/incus/*", "~/.cache/incus")
     ],
 )
 def test_a_terminal_shows_only_the_caches_of_clients_that_see_the_image(
-    listener: ThreadingHTTPServer, tmp_path: Path, clients: str, program: str, places: tuple[str, ...]
+    listener: ThreadingHTTPServer, tmp_path: Path, clients: str, program: str, caches: tuple[str, ...]
 ) -> None:
     status, text = Listener.answers["/versions/"]
     fingerprint = "f" * 64
     Listener.answers["/versions/"] = (status, f"{text}fingerprint {fingerprint}\n{clients}")
-    printed, said = upload_on_a_terminal(listener, tmp_path)
-    assert (printed, said[0]) == (
+    printed, lines = upload_on_a_terminal(listener, tmp_path)
+    assert (printed, lines[0]) == (
         f"{program} launch mine:signed/one\n",
         f"everything is sent, waiting until {VERSION} is listed",
     )
-    hint = "\n".join(said[2:])
+    hint = "\n".join(lines[2:])
     assert f"{program} image copy mine:{fingerprint} local: --mode relay && {program} launch {fingerprint}\n" in hint
-    assert tuple(place for place in OF_LXD + OF_INCUS if place in hint) == places
+    assert tuple(cache for cache in OF_LXD + OF_INCUS if cache in hint) == caches
 
 
 def programs(folder: Path, **scripts: str) -> str:
@@ -505,8 +505,8 @@ def test_joining_a_version_of_the_same_minute_is_reported(api: System, tmp_path:
     assert upload_now(api, tmp_path / "c", to, **container) == (0, NAMED[0], "")
     assert upload_now(api, tmp_path / "again", to, **container) == (0, NAMED[0], "")
     machine = {"lxd_tar_xz": metadata, "disk_qcow2": images.qcow2()}
-    said = f"joins {NAMED[0]}, which has rootfs.squashfs already"
-    assert upload_now(api, tmp_path / "vm", to, **machine) == (0, NAMED[0], said)
+    message = f"joins {NAMED[0]}, which has rootfs.squashfs already"
+    assert upload_now(api, tmp_path / "vm", to, **machine) == (0, NAMED[0], message)
 
 
 def test_conflicting_content_takes_the_next_minute_within_a_limit(api: System, tmp_path: Path) -> None:
@@ -516,8 +516,8 @@ def test_conflicting_content_takes_the_next_minute_within_a_limit(api: System, t
         content = images.squashfs("next", 4096 * (1 + number))
         done = upload_now(api, tmp_path / str(number), to, rootfs_squashfs=content)
         assert done == (0, name, "\n".join(passed))
-    code, said, _ = upload_now(api, tmp_path / "full", to, rootfs_squashfs=images.squashfs("next", 40960))
-    assert (code, "exists already" in said) == (4, True)
+    code, message, _ = upload_now(api, tmp_path / "full", to, rootfs_squashfs=images.squashfs("next", 40960))
+    assert (code, "exists already" in message) == (4, True)
 
 
 def test_a_named_version_is_never_changed(api: System, tmp_path: Path) -> None:
@@ -525,10 +525,10 @@ def test_a_named_version_is_never_changed(api: System, tmp_path: Path) -> None:
     first = {"lxd_tar_xz": images.metadata_tarball(serial="named"), "rootfs_squashfs": images.squashfs("named")}
     assert upload_now(api, tmp_path / "first", to, *version, **first) == (0, NAMED[0], "")
     assert upload_now(api, tmp_path / "joins", to, *version, disk_qcow2=images.qcow2()) == (0, NAMED[0], "")
-    code, said, _ = upload_now(
+    code, message, _ = upload_now(
         api, tmp_path / "other", to, *version, lxd_tar_xz=images.metadata_tarball(serial="other" * 99)
     )
-    assert (code, "exists already" in said) == (4, True)
+    assert (code, "exists already" in message) == (4, True)
 
 
 def test_losing_the_race_for_a_minute_takes_the_next_one(listener: ThreadingHTTPServer, tmp_path: Path) -> None:

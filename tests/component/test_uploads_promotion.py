@@ -81,8 +81,8 @@ def test_a_publisher_with_the_right_moves_the_channel_that_clients_read_and_othe
     assert ask(stack, "stranger", "promotions", path=NEW, channel="stable").status == 403
     assert ask(stack, "ann", "promotions", path=NEW, channel="stable").json["before"] == "20261122_1000"
     shows(stack, "stable", NEW)
-    told = json.loads(admin(stack, "view", "show", "stable", "--json"))["channel"][NOBLE]
-    assert [(one["version"], one["by"]) for one in told] == [
+    promotions = json.loads(admin(stack, "view", "show", "stable", "--json"))["channel"][NOBLE]
+    assert [(one["version"], one["by"]) for one in promotions] == [
         ("20261122_1000", f"{USER}/ann"),
         ("20261123_1000", f"{USER}/ann"),
     ]
@@ -171,7 +171,7 @@ def test_files_are_promoted_once_they_are_listed(stack: Stack, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("--promote", "stable"), "Name it with --version"),
         (("--back",), "name it with --promote"),
@@ -180,7 +180,7 @@ def test_files_are_promoted_once_they_are_listed(stack: Stack, tmp_path: Path) -
         (("--promote", "stable", "--wait", "0", "rootfs.squashfs"), "leave --wait 0 out"),
     ],
 )
-def test_a_promotion_that_makes_no_sense_is_wrong_usage(arguments: tuple[str, ...], said: str) -> None:
+def test_a_promotion_that_makes_no_sense_is_wrong_usage(arguments: tuple[str, ...], message: str) -> None:
     line = (str(PROJECT / "scripts/upload"), "--to", "ubuntu/noble/amd64/default", *arguments)
     done = subprocess.run(line, capture_output=True, text=True, check=False)
-    assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, message in done.stderr) == (2, True), done.stderr

@@ -94,30 +94,32 @@ def test_an_upload_goes_through_a_proxy_with_a_login_to_a_server_of_a_private_au
 
 def test_a_missing_login_is_named_at_once_over_https_and_over_http(network: Network, tmp_path: Path) -> None:
     with proxy(network.port, "me:secret") as (address, _):
-        code, said = upload(
+        code, output = upload(
             tmp_path, f"https://{HOST}", https_proxy=f"http://{address}", CURL_CA_BUNDLE=str(network.ca_file)
         )
-        assert (code, "the proxy wants a login: https_proxy=http://USER:PASSWORD@HOST:PORT" in said) == (1, True), said
-        code, said = upload(tmp_path, f"http://{HOST}", http_proxy=f"http://{address}")
-        assert (code, "it wants a login: http_proxy=http://USER:PASSWORD@HOST:PORT" in said) == (1, True), said
+        assert (code, "the proxy wants a login: https_proxy=http://USER:PASSWORD@HOST:PORT" in output) == (1, True), (
+            output
+        )
+        code, output = upload(tmp_path, f"http://{HOST}", http_proxy=f"http://{address}")
+        assert (code, "it wants a login: http_proxy=http://USER:PASSWORD@HOST:PORT" in output) == (1, True), output
 
 
 def test_a_host_that_the_proxy_refuses_is_named_at_once(network: Network, tmp_path: Path) -> None:
     with proxy(network.port, allowed="elsewhere.example.org") as (address, seen):
-        code, said = upload(tmp_path, f"https://{HOST}", https_proxy=f"http://{address}")
-    assert (code, "have the proxy allow this host, or name it in no_proxy" in said, len(seen)) == (1, True, 1), said
+        code, output = upload(tmp_path, f"https://{HOST}", https_proxy=f"http://{address}")
+    assert (code, "have the proxy allow this host, or name it in no_proxy" in output, len(seen)) == (1, True, 1), output
 
 
 def test_an_unknown_private_authority_is_reported_at_once_with_the_variable_that_names_it(
     network: Network, tmp_path: Path
 ) -> None:
-    code, said = upload(tmp_path, f"https://localhost:{network.port}")
-    assert (code, "name its file: CURL_CA_BUNDLE=/path/to/ca.pem" in said) == (1, True), said
+    code, output = upload(tmp_path, f"https://localhost:{network.port}")
+    assert (code, "name its file: CURL_CA_BUNDLE=/path/to/ca.pem" in output) == (1, True), output
 
 
 def test_a_missing_authority_file_is_named_with_its_variable(network: Network, tmp_path: Path) -> None:
-    code, said = upload(tmp_path, f"https://localhost:{network.port}", REQUESTS_CA_BUNDLE="/nowhere/ca.pem")
-    assert (code, "correct REQUESTS_CA_BUNDLE, which names /nowhere/ca.pem" in said) == (1, True), said
+    code, output = upload(tmp_path, f"https://localhost:{network.port}", REQUESTS_CA_BUNDLE="/nowhere/ca.pem")
+    assert (code, "correct REQUESTS_CA_BUNDLE, which names /nowhere/ca.pem" in output) == (1, True), output
 
 
 @pytest.mark.parametrize("exempt", [{}, {"no_proxy": "example.net"}, {"NO_PROXY": "example.net"}, {"no_proxy": "*"}])
@@ -145,24 +147,24 @@ def pauses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("variable", ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"])
 def test_an_unreachable_proxy_is_named_at_once(tmp_path: Path, pauses: Path, variable: str) -> None:
     port = free_port()
-    code, said = upload(tmp_path, f"https://{HOST}", **{variable: f"http://127.0.0.1:{port}"})
+    code, output = upload(tmp_path, f"https://{HOST}", **{variable: f"http://127.0.0.1:{port}"})
     remedy = f"that is a proxy: correct {variable}, or name the API's host in no_proxy"
-    assert (code, remedy in said, str(port) in said) == (1, True, True), said
+    assert (code, remedy in output, str(port) in output) == (1, True, True), output
     assert pauses.read_text() == ""
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
 def test_an_unreachable_api_is_not_taken_for_a_proxy_and_is_retried(tmp_path: Path, pauses: Path, host: str) -> None:
-    code, said = upload(tmp_path, f"http://{host}:{free_port()}", http_proxy="http://127.0.0.1:1")
-    assert (code, "does not answer" in said, "proxy" in said) == (1, True, False), said
+    code, output = upload(tmp_path, f"http://{host}:{free_port()}", http_proxy="http://127.0.0.1:1")
+    assert (code, "does not answer" in output, "proxy" in output) == (1, True, False), output
     assert len(pauses.read_text().split()) == 6
 
 
 def test_a_proxy_of_an_unknown_kind_is_not_retried(tmp_path: Path) -> None:
-    code, said = upload(tmp_path, f"https://{HOST}", https_proxy="ftp://proxy.example.org")
-    assert (code, "roxy" in said, "in no_proxy" in said) == (1, True, True), said
+    code, output = upload(tmp_path, f"https://{HOST}", https_proxy="ftp://proxy.example.org")
+    assert (code, "roxy" in output, "in no_proxy" in output) == (1, True, True), output
 
 
 def test_a_proxy_with_an_unknown_host_name_is_named_at_once(tmp_path: Path) -> None:
-    code, said = upload(tmp_path, f"https://{HOST}", https_proxy="http://proxy.invalid:3128")
-    assert (code, "correct https_proxy, or name the API's host in no_proxy" in said) == (1, True), said
+    code, output = upload(tmp_path, f"https://{HOST}", https_proxy="http://proxy.invalid:3128")
+    assert (code, "correct https_proxy, or name the API's host in no_proxy" in output) == (1, True), output

@@ -69,8 +69,8 @@ def test_every_posix_shell_parses_the_script(shell: str) -> None:
     command = ([shell, "sh"] if shell == "busybox" else [shell]) + ["-n", str(SCRIPT)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     # ksh93 recommends its own arithmetic syntax, which no other shell reads.
-    said = [line for line in done.stderr.splitlines() if "is slower than" not in line]
-    assert (done.returncode, said) == (0, [])
+    lines = [line for line in done.stderr.splitlines() if "is slower than" not in line]
+    assert (done.returncode, lines) == (0, [])
 
 
 # ── which server ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -146,11 +146,13 @@ def test_without_a_server_every_way_to_name_one_is_printed(clone: Path, tmp_path
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         pass
     run_stack(clone / ".local", "https://localhost:2", ended.pid)
-    (said,) = asked(tmp_path, clone / "scripts/upload")
-    assert said.startswith(f"6 upload: no server is named, and no local stack is running with the state folder {clone}")
+    (message,) = asked(tmp_path, clone / "scripts/upload")
+    assert message.startswith(
+        f"6 upload: no server is named, and no local stack is running with the state folder {clone}"
+    )
     (clone / "scripts/local").unlink()  # not a clone: the owner of `.local` is unknown
     (copied,) = asked(tmp_path, clone / "scripts/upload")
-    for sentence in (said, copied):
+    for sentence in (message, copied):
         for way in ("--api https://", "SIMPLESTREAMS_API=https://", "./scripts/local", "--state-dir /"):
             assert way in sentence
     assert str(clone) not in copied
@@ -194,8 +196,8 @@ def test_the_product_can_be_given_with_or_without_its_stream(
 
 
 def test_two_streams_are_refused(clone: Path, tmp_path: Path) -> None:
-    (said,) = asked(tmp_path, clone / "scripts/upload", "--stream", "images", to="images-daily/a/b/amd64/d")
-    assert said.startswith("2 upload: --stream is images and --to names images-daily: leave one out")
+    (message,) = asked(tmp_path, clone / "scripts/upload", "--stream", "images", to="images-daily/a/b/amd64/d")
+    assert message.startswith("2 upload: --stream is images and --to names images-daily: leave one out")
 
 
 def test_help_names_every_option_and_exit_code() -> None:

@@ -124,9 +124,9 @@ def test_an_api_that_never_answers_is_named_at_the_timeout(what: str, tmp_path: 
     assert done.returncode == 5, done.stderr
     assert sum(map(int, clock.read_text().split())) == 100, "it waits to the deadline, and not a second longer"
     status, body = NO_ANSWERS[what]
-    said = "does not answer: curl: " if not status else f"answers {status}"
+    message = "does not answer: curl: " if not status else f"answers {status}"
     assert "not listed after 100 s: the API at http://127.0.0.1:" in done.stderr
-    assert said in done.stderr
+    assert message in done.stderr
     assert "S3 is busy" in done.stderr or body != NO_ANSWERS["busy"][1]
 
 

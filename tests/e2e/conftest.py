@@ -1,4 +1,4 @@
-"""One stack, one workshop and one LXD for all end-to-end tests of a worker. Each test has its own products."""
+"""One stack, one image builder and one LXD for all end-to-end tests of a worker. Each test has its own products."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.images import Workshop
+from tests.support.images import ImageBuilder
 from tests.support.processes import need, short_folder
 from tests.support.real_clients import Client, Uploaded, client, daemon_of, running_daemon
-from tests.support.stack import ARCH, Stack, local_stack, place
+from tests.support.stack import ARCH, Stack, local_stack, version_prefix
 
 
 @pytest.fixture(scope="session")
@@ -23,11 +23,11 @@ def stack() -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="session")
-def workshop() -> Iterator[Workshop]:
+def image_builder() -> Iterator[ImageBuilder]:
     """Yield a builder of real images."""
-    need(*Workshop.TOOLS)
+    need(*ImageBuilder.TOOLS)
     with short_folder(0o755) as folder:
-        yield Workshop(folder, ARCH)
+        yield ImageBuilder(folder, ARCH)
 
 
 @pytest.fixture(scope="session")
@@ -74,18 +74,18 @@ def listing(request: pytest.FixtureRequest, stack: Stack) -> Iterator[Client]:
 
 
 @pytest.fixture(scope="session")
-def forms(stack: Stack, workshop: Workshop) -> dict[str, Uploaded]:
+def forms(stack: Stack, image_builder: ImageBuilder) -> dict[str, Uploaded]:
     """Return one real image of every form, uploaded with curl and listed."""
     built = {
-        "squashfs": workshop.split_squashfs("form"),
-        "roottar": workshop.split_root_tar("form"),
-        "vm": workshop.vm_qcow2("form"),
-        "unified-gz": workshop.unified("form", "gz"),
-        "unified-xz": workshop.unified("form", "xz"),
+        "squashfs": image_builder.split_squashfs("form"),
+        "roottar": image_builder.split_root_tar("form"),
+        "vm": image_builder.vm_qcow2("form"),
+        "unified-gz": image_builder.unified("form", "gz"),
+        "unified-xz": image_builder.unified("form", "xz"),
     }
     uploaded = {}
     for name, files in built.items():
-        stack.upload(place(name), files)
-        uploaded[name] = Uploaded(name, files, workshop.sha256(*files.values()), is_vm=name == "vm")
+        stack.upload(version_prefix(name), files)
+        uploaded[name] = Uploaded(name, files, image_builder.sha256(*files.values()), is_vm=name == "vm")
     stack.wait_until_listed(*(image.fingerprint for image in uploaded.values()))
     return uploaded

@@ -17,10 +17,10 @@ from click.testing import CliRunner
 
 from cli.admin.__main__ import main as admin_main
 from tests.support import PROJECT
-from tests.support.images import Workshop
+from tests.support.images import ImageBuilder
 from tests.support.processes import need
 from tests.support.real_clients import Client, daemon_of, running_daemon
-from tests.support.stack import ARCH, Stack, local_stack, place
+from tests.support.stack import ARCH, Stack, local_stack, version_prefix
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("lxd")]
 
@@ -39,16 +39,16 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server(workshop: Workshop) -> Iterator[Server]:
+def server(image_builder: ImageBuilder) -> Iterator[Server]:
     need("curl")
     given = ("--parameter", "Views=true", "--parameter", f"Publishers={json.dumps(PUBLISHERS)}")
     with local_stack("--empty", *given) as stack:
         admin(stack, "view", "create", "stable", "--channel", "--streams", "images", "--require", "boots")
-        files = workshop.split_squashfs("boots")
-        stack.upload(place("boots"), files)
-        fingerprint = workshop.sha256(*files.values())
+        files = image_builder.split_squashfs("boots")
+        stack.upload(version_prefix("boots"), files)
+        fingerprint = image_builder.sha256(*files.values())
         stack.wait_until_listed(fingerprint)
-        yield Server(stack, place("boots").rstrip("/"), fingerprint)
+        yield Server(stack, version_prefix("boots").rstrip("/"), fingerprint)
 
 
 @pytest.fixture(scope="module", params=["lxc", "incus"])
@@ -82,8 +82,8 @@ def job(server: Server, daemon: Client, **inputs: str) -> subprocess.CompletedPr
 
 
 def results(server: Server) -> dict[str, Any]:
-    (told,) = json.loads(admin(server.stack, "show", server.path, "--json"))
-    found: dict[str, Any] = told.get("checks", {})
+    (version,) = json.loads(admin(server.stack, "show", server.path, "--json"))
+    found: dict[str, Any] = version.get("checks", {})
     return found
 
 

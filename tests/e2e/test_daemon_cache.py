@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.support import PROJECT
-from tests.support.images import Workshop
+from tests.support.images import ImageBuilder
 from tests.support.real_clients import Client, client
-from tests.support.stack import ARCH, Stack, place
+from tests.support.stack import ARCH, Stack, version_prefix
 
 pytestmark = [pytest.mark.e2e, pytest.mark.heavy, pytest.mark.xdist_group("lxd")]
 
@@ -31,7 +31,7 @@ class Superseded:
     alias: str
     old: str
     new: str
-    said: list[str]
+    lines: list[str]
 
     def held(self) -> set[str]:
         """Return the daemon's images, and delete them."""
@@ -42,19 +42,19 @@ class Superseded:
 
 
 @pytest.fixture
-def superseded(daemon: Client, stack: Stack, workshop: Workshop, tmp_path: Path) -> Superseded:
+def superseded(daemon: Client, stack: Stack, image_builder: ImageBuilder, tmp_path: Path) -> Superseded:
     """Upload two versions; between them the daemon copies the first one by its alias."""
     name = f"cached-{daemon.program}-{next(NUMBERS)}"
-    files = [workshop.split_squashfs(f"{name}-{age}") for age in ("old", "new")]
-    old, new = (workshop.sha256(*built.values()) for built in files)
-    stack.upload(place(name, "20261122_1000"), files[0])
+    files = [image_builder.split_squashfs(f"{name}-{age}") for age in ("old", "new")]
+    old, new = (image_builder.sha256(*built.values()) for built in files)
+    stack.upload(version_prefix(name, "20261122_1000"), files[0])
     stack.wait_until_listed(old)
     daemon("image", "copy", f"here:alpine/{name}", "local:")
-    said = _upload_on_a_terminal(stack, tmp_path, f"alpine/{name}/{ARCH}/default", list(files[1].values()))
+    lines = _upload_on_a_terminal(stack, tmp_path, f"alpine/{name}/{ARCH}/default", list(files[1].values()))
     # Incus's client has seen only the first version; this one has seen nothing yet.
     fresh = client(daemon.program, tmp_path, stack.ca_file, daemon.home)
     fresh.add_remote(stack.base_url)
-    found = Superseded(fresh, f"alpine/{name}", old, new, said)
+    found = Superseded(fresh, f"alpine/{name}", old, new, lines)
     assert found.held() == {old}
     return found
 
@@ -68,9 +68,9 @@ def _upload_on_a_terminal(stack: Stack, home: Path, product: str, files: list[Pa
         env=kept | {"HOME": str(home)}, stdout=subprocess.DEVNULL, stderr=terminal, check=True, timeout=200,
     )  # fmt: skip
     os.close(terminal)
-    said = os.read(seen, 65536).decode().splitlines()
+    lines = os.read(seen, 65536).decode().splitlines()
     os.close(seen)
-    return said
+    return lines
 
 
 def test_the_daemon_launches_the_old_version_by_its_alias_and_does_not_know_the_new_fingerprint(
@@ -87,7 +87,7 @@ def test_the_daemon_launches_the_old_version_by_its_alias_and_does_not_know_the_
 def test_the_printed_command_launches_exactly_the_new_version(
     superseded: Superseded, record_property: Callable[[str, object], None]
 ) -> None:
-    (line,) = (line.strip() for line in superseded.said if "--mode relay" in line)
+    (line,) = (line.strip() for line in superseded.lines if "--mode relay" in line)
     assert superseded.new in line
     began = time.monotonic()
     for command in line.split(" && "):
@@ -101,7 +101,7 @@ def test_the_printed_command_launches_exactly_the_new_version(
 def test_emptying_the_daemons_cache_shows_the_new_version_at_once(superseded: Superseded) -> None:
     talk = superseded.client
     variables = {"lxc": "/var/snap/lxd/common/lxd/cache/* /var/cache/lxd", "incus": "/var/cache/incus"}
-    (line,) = (line for line in superseded.said if variables[talk.program] in line)
+    (line,) = (line for line in superseded.lines if variables[talk.program] in line)
     command = line.partition("sudo ")[2].replace(variables[talk.program], str(talk.home / "cache"))
     subprocess.run(command, shell=True, check=True)  # noqa: S602  # as somebody who copies the line does
     talk("image", "copy", f"here:{superseded.alias}", "local:")

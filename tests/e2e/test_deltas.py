@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from tests.support.client_rules import read_catalog
-from tests.support.images import Workshop
+from tests.support.images import ImageBuilder
 from tests.support.processes import need
 from tests.support.real_clients import Client, daemon_of, running_daemon
-from tests.support.stack import BASE, Stack, local_stack, place
+from tests.support.stack import BASE, Stack, local_stack, version_prefix
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("deltas")]
 NAME = "made"
@@ -31,13 +31,13 @@ def stack() -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="module")
-def prints(stack: Stack, workshop: Workshop) -> tuple[str, str]:
+def prints(stack: Stack, image_builder: ImageBuilder) -> tuple[str, str]:
     """Upload a version and the next one, wait for the delta, return both fingerprints."""
-    base, new = workshop.split_squashfs(f"{NAME}-base"), workshop.split_squashfs(f"{NAME}-new")
-    old_print, new_print = (workshop.sha256(*files.values()) for files in (base, new))
-    stack.upload(place(NAME, BASE), base)
+    base, new = image_builder.split_squashfs(f"{NAME}-base"), image_builder.split_squashfs(f"{NAME}-new")
+    old_print, new_print = (image_builder.sha256(*files.values()) for files in (base, new))
+    stack.upload(version_prefix(NAME, BASE), base)
     stack.wait_until_listed(old_print)
-    stack.upload(place(NAME), new)
+    stack.upload(version_prefix(NAME), new)
     stack.wait_until_listed(new_print)
     listed = time.monotonic()
     stack.wait_until(lambda: f"root.delta-{old_print}" in _files(stack, new_print), "the delta in the catalog")
@@ -62,7 +62,7 @@ def test_a_daemon_that_has_the_version_before_needs_only_the_delta(
     stack: Stack, prints: tuple[str, str], daemon: Client
 ) -> None:
     old_print, new_print = prints
-    with stack.damaged(place(NAME) + "rootfs.squashfs", lambda _: None):
+    with stack.damaged(version_prefix(NAME) + "rootfs.squashfs", lambda _: None):
         assert "Unable to fetch" in daemon.fails("image", "copy", f"here:{new_print}", "local:")
         daemon("image", "copy", f"here:{old_print}", "local:")
         daemon("image", "copy", f"here:{new_print}", "local:")
@@ -74,10 +74,10 @@ def test_a_daemon_that_has_the_version_before_needs_only_the_delta(
 
 def _statistics_have(stack: Stack, daemon: Client) -> bool:
     """Return whether the edge's logs have the base and the delta that a daemon fetched, and what the delta saved."""
-    told = json.loads(stack.script("admin", "stats", "--json").stdout)
+    stats = json.loads(stack.script("admin", "stats", "--json").stdout)
     kind = {"lxc": "lxd", "incus": "incus"}[daemon.program]
-    fetched = [row for row in told["clients"] if row["kind"] == kind and row["version"] and row["downloads"] >= 2]
-    return bool(fetched) and told["deltas"]["downloads"] >= 1 and told["deltas"]["saved_bytes"] != 0
+    fetched = [row for row in stats["clients"] if row["kind"] == kind and row["version"] and row["downloads"] >= 2]
+    return bool(fetched) and stats["deltas"]["downloads"] >= 1 and stats["deltas"]["saved_bytes"] != 0
 
 
 @pytest.mark.parametrize("program", ["lxc", "incus"])
@@ -91,7 +91,7 @@ def test_a_daemon_without_xdelta3_fetches_the_whole_root(
         daemon.add_remote(stack.base_url)
         old_print, new_print = prints
         daemon("image", "copy", f"here:{old_print}", "local:")
-        with stack.damaged(place(NAME) + f"rootfs.{BASE}.vcdiff", lambda _: None):
+        with stack.damaged(version_prefix(NAME) + f"rootfs.{BASE}.vcdiff", lambda _: None):
             daemon("image", "copy", f"here:{new_print}", "local:")
         assert daemon.fingerprints("local:") == {old_print, new_print}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import PROJECT, documented
-from tests.support.images import Workshop
+from tests.support.images import ImageBuilder
 from tests.support.processes import need, run
 from tests.support.real_clients import Client, daemon_of, running_daemon
 from tests.support.stack import ARCH, Stack, local_stack
@@ -85,16 +85,16 @@ def is_for_incus(line: str) -> bool:
 
 
 @pytest.mark.parametrize("reader", ["lxc"], indirect=True)
-def test_the_commands_of_the_first_hour_do_what_the_pages_say(reader: Reader, workshop: Workshop) -> None:
+def test_the_commands_of_the_first_hour_do_what_the_pages_say(reader: Reader, image_builder: ImageBuilder) -> None:
     lines = [line for line in documented.script("first hour") if not is_for_incus(line)]
-    first, second = (workshop.split_squashfs(f"hour-{age}") for age in ("first", "second"))
-    newest = workshop.sha256(*second.values())
+    first, second = (image_builder.split_squashfs(f"hour-{age}") for age in ("first", "second"))
+    newest = image_builder.sha256(*second.values())
     reader.client("image", "import", *first.values(), "local:", "--alias", "ubuntu-noble")
     begun = lines.index("lxc launch mine:hello/world hello && lxc exec hello -- /bin/hello")
     assert lines[0] == "./scripts/local", "which runs already"
     for line in lines[1 : begun + 1]:
         reader.types(line)
-    assert reader.instances()["first"] == workshop.sha256(*first.values())
+    assert reader.instances()["first"] == image_builder.sha256(*first.values())
     product = f"ubuntu/noble/{ARCH}/default"
     state = str(reader.stack.folder / "state")
     run(PROJECT / "scripts/upload", "--state-dir", state, "--to", product, *second.values())
@@ -106,8 +106,8 @@ def test_the_commands_of_the_first_hour_do_what_the_pages_say(reader: Reader, wo
 
 
 @pytest.mark.parametrize("reader", ["incus"], indirect=True)
-def test_the_commands_for_incus_do_what_the_pages_say(reader: Reader, workshop: Workshop) -> None:
-    image = workshop.split_squashfs("hour-incus")
+def test_the_commands_for_incus_do_what_the_pages_say(reader: Reader, image_builder: ImageBuilder) -> None:
+    image = image_builder.split_squashfs("hour-incus")
     reader.client("image", "import", *image.values(), "local:", "--alias", "x")
     reader.client("init", "local:x", "local:web")
     reader.client.add_remote(reader.stack.base_url)

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.client_rules import read_catalog
-from tests.support.images import Workshop
+from tests.support.images import ImageBuilder
 from tests.support.listing_faults import faults
 from tests.support.memory_store import System
 from tests.support.processes import need
 from tests.support.real_clients import Client, Uploaded
-from tests.support.stack import ARCH, Stack, place, put
+from tests.support.stack import ARCH, Stack, put, version_prefix
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("lxd")]
 
@@ -42,21 +42,22 @@ NAMES = (*CONTAINERS, *(f"unified-{how}" for how in UNIFIED), *DISKS)
 
 
 @pytest.fixture(scope="session")  # pytest runs this module once for each daemon, with others in between
-def every_form(stack: Stack, workshop: Workshop) -> dict[str, Uploaded]:
+def every_form(stack: Stack, image_builder: ImageBuilder) -> dict[str, Uploaded]:
     """Return one image of each form, uploaded with curl and listed."""
     need("bzip2", "lzma", "zstd")
-    built = {name: workshop.split(name, *how) for name, how in CONTAINERS.items()}
+    built = {name: image_builder.split(name, *how) for name, how in CONTAINERS.items()}
     built |= {
-        name: workshop.split(name, ("lxd.tar.xz", "xz"), (file, "disk"), how) for name, (file, how) in DISKS.items()
+        name: image_builder.split(name, ("lxd.tar.xz", "xz"), (file, "disk"), how)
+        for name, (file, how) in DISKS.items()
     }
     for how in UNIFIED:
-        (tarball,) = workshop.unified(f"unified-{how}", how).values()
+        (tarball,) = image_builder.unified(f"unified-{how}", how).values()
         built[f"unified-{how}"] = {"image.tar" if how == "plain" else f"image.tar.{how}": tarball}
-    keys = {place(name) + file: path for name, files in built.items() for file, path in files.items()}
+    keys = {version_prefix(name) + file: path for name, files in built.items() for file, path in files.items()}
     for path, url in zip(keys.values(), stack.presign(*keys), strict=True):
         put(path, url)
     uploaded = {
-        name: Uploaded(name, files, workshop.sha256(*files.values()), is_vm=name in DISKS)
+        name: Uploaded(name, files, image_builder.sha256(*files.values()), is_vm=name in DISKS)
         for name, files in built.items()
     }
     stack.wait_until_listed(*(image.fingerprint for image in uploaded.values()))
@@ -93,27 +94,29 @@ def test_the_independent_reader_finds_no_fault_in_the_forms_that_the_daemons_use
     assert faults({"streams/v1/index.json": index, **documents}, body) == []
 
 
-def test_a_machine_in_one_tarball_is_shown_only_to_incus(stack: Stack, workshop: Workshop, listing: Client) -> None:
+def test_a_machine_in_one_tarball_is_shown_only_to_incus(
+    stack: Stack, image_builder: ImageBuilder, listing: Client
+) -> None:
     name = f"machine-{listing.program}"
-    files = workshop.whole_machine(name)
-    stack.upload(place(name), files)
-    fingerprint = workshop.sha256(*files.values())
+    files = image_builder.whole_machine(name)
+    stack.upload(version_prefix(name), files)
+    fingerprint = image_builder.sha256(*files.values())
     stack.wait_until_listed(fingerprint, client="incus-7.3")
     assert (fingerprint in listing.fingerprints()) == (listing.program == "incus")
 
 
 def test_a_daemon_with_two_bases_gets_the_newest_version_intact(
-    stack: Stack, workshop: Workshop, daemon: Client
+    stack: Stack, image_builder: ImageBuilder, daemon: Client
 ) -> None:
     """Incus and LXD 5.0.2 apply every delta that is listed, one after the other."""
     name = f"deltas-{daemon.program}"
     versions = ("20261101_1000", "20261102_1000", "20261103_1000")
-    built = [workshop.split_squashfs(f"{name}-{version}") for version in versions]
-    prints = [workshop.sha256(*files.values()) for files in built]
+    built = [image_builder.split_squashfs(f"{name}-{version}") for version in versions]
+    prints = [image_builder.sha256(*files.values()) for files in built]
     for base, files in zip(versions[:2], built[:2], strict=True):
-        built[2] |= workshop.delta(files["rootfs.squashfs"], built[2]["rootfs.squashfs"], base)
+        built[2] |= image_builder.delta(files["rootfs.squashfs"], built[2]["rootfs.squashfs"], base)
     for version, files in zip(versions, built, strict=True):
-        stack.upload(place(name, version), files)
+        stack.upload(version_prefix(name, version), files)
     stack.wait_until_listed(*prints)
     for fingerprint in prints:
         daemon("image", "copy", f"here:{fingerprint}", "local:")

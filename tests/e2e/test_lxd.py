@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from tests.support.client_rules import Image, read_catalog, resolve_alias
-from tests.support.images import Workshop
+from tests.support.images import ImageBuilder
 from tests.support.processes import need, sha256sum
 from tests.support.real_clients import Client, Uploaded, running_daemon
-from tests.support.stack import BASE, Stack, local_stack, place
+from tests.support.stack import BASE, Stack, local_stack, version_prefix
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("lxd")]
 
@@ -38,10 +38,10 @@ def test_the_independent_reader_sees_what_the_real_client_sees(
 ) -> None:
     ours = read_catalog(*stack.catalog(), client="incus" if listing.program == "incus" else "lxd")
     assert len(ours) >= len(forms)
-    assert sorted(map(_told_by_reader, ours), key=str) == sorted(map(_told_by_client, listing.images()), key=str)
+    assert sorted(map(_facts_from_reader, ours), key=str) == sorted(map(_facts_from_client, listing.images()), key=str)
 
 
-def _told_by_reader(image: Image) -> dict[str, Any]:
+def _facts_from_reader(image: Image) -> dict[str, Any]:
     return {
         "fingerprint": image.fingerprint,
         "aliases": sorted(image.aliases),
@@ -55,14 +55,14 @@ def _told_by_reader(image: Image) -> dict[str, Any]:
     }
 
 
-def _told_by_client(image: dict[str, Any]) -> dict[str, Any]:
-    told = {name: image[name] for name in ("fingerprint", "type", "architecture", "size", "filename", "properties")}
-    told["aliases"] = sorted(alias["name"] for alias in image["aliases"] or [])
-    return {**told, "created": image["created_at"][:10], "expires": image["expires_at"][:10]}
+def _facts_from_client(image: dict[str, Any]) -> dict[str, Any]:
+    facts = {name: image[name] for name in ("fingerprint", "type", "architecture", "size", "filename", "properties")}
+    facts["aliases"] = sorted(alias["name"] for alias in image["aliases"] or [])
+    return {**facts, "created": image["created_at"][:10], "expires": image["expires_at"][:10]}
 
 
 def test_every_served_file_has_the_size_and_the_digests_that_the_catalog_names(
-    stack: Stack, forms: dict[str, Uploaded], workshop: Workshop, tmp_path: Path
+    stack: Stack, forms: dict[str, Uploaded], image_builder: ImageBuilder, tmp_path: Path
 ) -> None:
     images = read_catalog(*stack.catalog()) + read_catalog(*stack.catalog(), client="incus")
     assert {image.fingerprint for image in forms.values()} <= {image.fingerprint for image in images}
@@ -74,7 +74,7 @@ def test_every_served_file_has_the_size_and_the_digests_that_the_catalog_names(
             saved[role].write_bytes(body)
             assert (status, len(body), sha256sum([saved[role]])) == (200, file.size_bytes, [file.sha256])
         parts = [saved[role] for role in ("meta", "root") if role in saved]
-        assert workshop.sha256(*parts) == image.fingerprint
+        assert image_builder.sha256(*parts) == image.fingerprint
 
 
 @pytest.mark.parametrize("form", CONTAINERS)
@@ -93,78 +93,82 @@ def test_the_daemon_copies_each_form(daemon: Client, forms: dict[str, Uploaded],
     assert copied["type"] == ("virtual-machine" if image.is_vm else "container")
 
 
-def test_files_can_arrive_in_any_order(stack: Stack, workshop: Workshop, lxc: Client) -> None:
+def test_files_can_arrive_in_any_order(stack: Stack, image_builder: ImageBuilder, lxc: Client) -> None:
     wanted = {}
     for i, order in enumerate(itertools.permutations(("lxd.tar.xz", "rootfs.squashfs", "SHA256SUMS"))):
-        files = workshop.split_squashfs(f"order{i}")
-        sums = workshop.folder / f"order{i}.sums"
+        files = image_builder.split_squashfs(f"order{i}")
+        sums = image_builder.folder / f"order{i}.sums"
         digests = sha256sum(list(files.values()))
         sums.write_text("".join(f"{digest}  {name}\n" for digest, name in zip(digests, files, strict=True)))
         files["SHA256SUMS"] = sums
-        stack.upload(place(f"order{i}"), {name: files[name] for name in order})
-        wanted[f"alpine/order{i}"] = workshop.sha256(files["lxd.tar.xz"], files["rootfs.squashfs"])
+        stack.upload(version_prefix(f"order{i}"), {name: files[name] for name in order})
+        wanted[f"alpine/order{i}"] = image_builder.sha256(files["lxd.tar.xz"], files["rootfs.squashfs"])
     stack.wait_until_listed(*wanted.values())
     found = {alias["name"]: image["fingerprint"] for image in lxc.images() for alias in image["aliases"] or []}
     assert {alias: found.get(alias) for alias in wanted} == wanted
 
 
-def test_a_version_is_invisible_until_it_is_complete(stack: Stack, workshop: Workshop, lxc: Client) -> None:
-    part, whole = workshop.split_squashfs("part"), workshop.split_squashfs("whole")
-    stack.upload(place("part"), {"rootfs.squashfs": part["rootfs.squashfs"]})
-    stack.upload(place("whole"), whole)
-    stack.wait_until_listed(workshop.sha256(*whole.values()))
-    fingerprint = workshop.sha256(*part.values())
+def test_a_version_is_invisible_until_it_is_complete(stack: Stack, image_builder: ImageBuilder, lxc: Client) -> None:
+    part, whole = image_builder.split_squashfs("part"), image_builder.split_squashfs("whole")
+    stack.upload(version_prefix("part"), {"rootfs.squashfs": part["rootfs.squashfs"]})
+    stack.upload(version_prefix("whole"), whole)
+    stack.wait_until_listed(image_builder.sha256(*whole.values()))
+    fingerprint = image_builder.sha256(*part.values())
     assert lxc.fingerprints("here:alpine/part") == set()
-    stack.upload(place("part"), {"lxd.tar.xz": part["lxd.tar.xz"]})
+    stack.upload(version_prefix("part"), {"lxd.tar.xz": part["lxd.tar.xz"]})
     stack.wait_until_listed(fingerprint)
     assert lxc.fingerprints("here:alpine/part") == {fingerprint}
 
 
-def test_a_bad_upload_is_not_listed_and_affects_no_other_version(stack: Stack, workshop: Workshop, lxc: Client) -> None:
-    bad, good = workshop.split_squashfs("bad"), workshop.split_squashfs("good")
+def test_a_bad_upload_is_not_listed_and_affects_no_other_version(
+    stack: Stack, image_builder: ImageBuilder, lxc: Client
+) -> None:
+    bad, good = image_builder.split_squashfs("bad"), image_builder.split_squashfs("good")
     bad["lxd.tar.xz"].write_text("<html>404 Not Found</html>")
-    stack.upload(place("bad"), bad)
-    stack.upload(place("good"), good)
-    stack.wait_until_listed(workshop.sha256(*good.values()))
-    assert lxc.fingerprints("here:alpine/good") == {workshop.sha256(*good.values())}
+    stack.upload(version_prefix("bad"), bad)
+    stack.upload(version_prefix("good"), good)
+    stack.wait_until_listed(image_builder.sha256(*good.values()))
+    assert lxc.fingerprints("here:alpine/good") == {image_builder.sha256(*good.values())}
     assert lxc.fingerprints("here:alpine/bad") == set()
 
 
-def test_two_streams_are_listed_side_by_side(stack: Stack, workshop: Workshop, lxc: Client, tmp_path: Path) -> None:
-    stable, daily = workshop.split_squashfs("stable"), workshop.split_squashfs("daily")
-    stack.upload(place("stable"), stable)
-    stack.upload(place("daily", stream="images-daily"), daily)
-    wanted = {workshop.sha256(*stable.values()), workshop.sha256(*daily.values())}
+def test_two_streams_are_listed_side_by_side(
+    stack: Stack, image_builder: ImageBuilder, lxc: Client, tmp_path: Path
+) -> None:
+    stable, daily = image_builder.split_squashfs("stable"), image_builder.split_squashfs("daily")
+    stack.upload(version_prefix("stable"), stable)
+    stack.upload(version_prefix("daily", stream="images-daily"), daily)
+    wanted = {image_builder.sha256(*stable.values()), image_builder.sha256(*daily.values())}
     stack.wait_until_listed(*wanted)
     assert wanted <= lxc.fingerprints()
     index, documents = stack.catalog()
     assert {"streams/v1/images.json", "streams/v1/images-daily.json"} <= set(documents), index
-    assert place("daily", stream="images-daily").encode() not in documents["streams/v1/images.json"]
+    assert version_prefix("daily", stream="images-daily").encode() not in documents["streams/v1/images.json"]
     lxc("image", "export", "here:alpine/daily", tmp_path)
     assert sorted(sha256sum(list(tmp_path.iterdir()))) == sorted(sha256sum(list(daily.values())))
 
 
 def test_the_newest_version_has_the_alias_and_the_older_one_stays(
-    stack: Stack, workshop: Workshop, lxc: Client
+    stack: Stack, image_builder: ImageBuilder, lxc: Client
 ) -> None:
     # The newer one first: the order of arrival must not matter.
-    new, old = workshop.split_squashfs("newer"), workshop.split_squashfs("older")
-    stack.upload(place("ages"), new)
-    stack.upload(place("ages", BASE), old)
-    fingerprints = [workshop.sha256(*files.values()) for files in (new, old)]
+    new, old = image_builder.split_squashfs("newer"), image_builder.split_squashfs("older")
+    stack.upload(version_prefix("ages"), new)
+    stack.upload(version_prefix("ages", BASE), old)
+    fingerprints = [image_builder.sha256(*files.values()) for files in (new, old)]
     stack.wait_until_listed(*fingerprints)
     assert f"Fingerprint: {fingerprints[0]}" in lxc("image", "info", "here:alpine/ages").stdout
     assert f"Fingerprint: {fingerprints[1]}" in lxc("image", "info", f"here:{fingerprints[1]}").stdout
 
 
-def test_one_image_in_two_products_is_listed_once(stack: Stack, workshop: Workshop, lxc: Client) -> None:
-    files, marker = workshop.split_squashfs("twin"), workshop.split_squashfs("after-twin")
-    stack.upload(place("twin-b"), files)
-    fingerprint = workshop.sha256(*files.values())
+def test_one_image_in_two_products_is_listed_once(stack: Stack, image_builder: ImageBuilder, lxc: Client) -> None:
+    files, marker = image_builder.split_squashfs("twin"), image_builder.split_squashfs("after-twin")
+    stack.upload(version_prefix("twin-b"), files)
+    fingerprint = image_builder.sha256(*files.values())
     stack.wait_until_listed(fingerprint)
-    stack.upload(place("twin-a"), files)  # a copy, under a name that sorts first
-    stack.upload(place("twin-c"), marker)
-    stack.wait_until_listed(fingerprint, workshop.sha256(*marker.values()))
+    stack.upload(version_prefix("twin-a"), files)  # a copy, under a name that sorts first
+    stack.upload(version_prefix("twin-c"), marker)
+    stack.wait_until_listed(fingerprint, image_builder.sha256(*marker.values()))
     # Listed twice, this fails with "More than one match".
     assert "More than one match" not in lxc("image", "info", f"here:{fingerprint}").stderr
     images = read_catalog(*stack.catalog())
@@ -173,30 +177,32 @@ def test_one_image_in_two_products_is_listed_once(stack: Stack, workshop: Worksh
 
 
 def test_an_overwritten_file_is_listed_only_with_its_new_digest(
-    stack: Stack, workshop: Workshop, lxc: Client, tmp_path: Path
+    stack: Stack, image_builder: ImageBuilder, lxc: Client, tmp_path: Path
 ) -> None:
-    first, second = workshop.split_squashfs("first"), workshop.split_squashfs("second")
-    stack.upload(place("again"), first)
-    stack.wait_until_listed(workshop.sha256(*first.values()))
-    stack.upload(place("again"), {"rootfs.squashfs": second["rootfs.squashfs"]}, overwrite=True)
-    fingerprint = workshop.sha256(first["lxd.tar.xz"], second["rootfs.squashfs"])
+    first, second = image_builder.split_squashfs("first"), image_builder.split_squashfs("second")
+    stack.upload(version_prefix("again"), first)
+    stack.wait_until_listed(image_builder.sha256(*first.values()))
+    stack.upload(version_prefix("again"), {"rootfs.squashfs": second["rootfs.squashfs"]}, overwrite=True)
+    fingerprint = image_builder.sha256(first["lxd.tar.xz"], second["rootfs.squashfs"])
     stack.wait_until_listed(fingerprint)
     assert lxc.fingerprints("here:alpine/again") == {fingerprint}
     lxc("image", "export", "here:alpine/again", tmp_path)
     assert sha256sum([tmp_path / "rootfs.squashfs"]) == sha256sum([second["rootfs.squashfs"]])
 
 
-def test_the_daemon_takes_a_delta_when_it_has_the_base(stack: Stack, workshop: Workshop, daemon: Client) -> None:
+def test_the_daemon_takes_a_delta_when_it_has_the_base(
+    stack: Stack, image_builder: ImageBuilder, daemon: Client
+) -> None:
     name = f"delta-{daemon.program}"
-    base, new = workshop.split_squashfs(f"{name}-base"), workshop.split_squashfs(f"{name}-new")
-    delta = workshop.delta(base["rootfs.squashfs"], new["rootfs.squashfs"], BASE)
-    stack.upload(place(name, BASE), base)
-    stack.upload(place(name), {**new, **delta})
-    old_print, new_print = (workshop.sha256(*files.values()) for files in (base, new))
+    base, new = image_builder.split_squashfs(f"{name}-base"), image_builder.split_squashfs(f"{name}-new")
+    delta = image_builder.delta(base["rootfs.squashfs"], new["rootfs.squashfs"], BASE)
+    stack.upload(version_prefix(name, BASE), base)
+    stack.upload(version_prefix(name), {**new, **delta})
+    old_print, new_print = (image_builder.sha256(*files.values()) for files in (base, new))
     stack.wait_until_listed(old_print, new_print)
     stack.wait_until(lambda: f"root.delta-{old_print}" in _files(stack, new_print), "the delta in the catalog")
     # Without access to the whole root, only the delta can give that fingerprint.
-    with stack.damaged(place(name) + "rootfs.squashfs", lambda _: None):
+    with stack.damaged(version_prefix(name) + "rootfs.squashfs", lambda _: None):
         assert "Unable to fetch" in daemon.fails("image", "copy", f"here:{new_print}", "local:")
         daemon("image", "copy", f"here:{old_print}", "local:")
         daemon("image", "copy", f"here:{new_print}", "local:")
@@ -220,7 +226,7 @@ def test_one_flipped_bit_in_storage_makes_every_client_fail(
     stack: Stack, forms: dict[str, Uploaded], daemon: Client, tmp_path: Path, file: str
 ) -> None:
     image = forms["squashfs"]
-    with stack.damaged(place(image.name) + file, flip):
+    with stack.damaged(version_prefix(image.name) + file, flip):
         assert "Hash mismatch" in daemon.fails("image", "export", image.alias, tmp_path)
         assert "Hash mismatch" in daemon.fails("image", "copy", image.alias, "local:")
         assert "Hash mismatch" in daemon.fails("launch", image.alias, "c1")
@@ -254,7 +260,7 @@ def test_the_sample_image_of_a_new_stack_is_listed_exported_and_launched(tmp_pat
         assert lxc.fingerprints() == {sample.fingerprint}
         lxc("image", "export", "here:hello/world", tmp_path)
         parts = [tmp_path / Path(sample.files[role].path).name for role in ("meta", "root")]
-        assert Workshop(tmp_path).sha256(*parts) == sample.fingerprint
+        assert ImageBuilder(tmp_path).sha256(*parts) == sample.fingerprint
         lxc("launch", "here:hello/world", "c1")
         assert "Hello" in lxc("exec", "c1", "--", "/bin/hello").stdout
 
@@ -264,16 +270,16 @@ def test_only_https_is_accepted_by_the_client(stack: Stack, lxc: Client) -> None
     assert "Only https URLs are supported" in complaint
 
 
-def test_the_printed_curl_line_works_as_it_stands(stack: Stack, workshop: Workshop) -> None:
-    files = workshop.split_root_tar("printed")
+def test_the_printed_curl_line_works_as_it_stands(stack: Stack, image_builder: ImageBuilder) -> None:
+    files = image_builder.split_root_tar("printed")
     for name, path in files.items():
-        printed = stack.script("presign", place("printed") + name).stdout
+        printed = stack.script("presign", version_prefix("printed") + name).stdout
         (line,) = [line.strip() for line in printed.splitlines() if "| curl " in line]
         stack.shell(line, path.parent)
-    stack.wait_until_listed(workshop.sha256(*files.values()))
+    stack.wait_until_listed(image_builder.sha256(*files.values()))
 
 
 def test_the_log_of_the_stack_shows_each_version_and_no_secret(stack: Stack, forms: dict[str, Uploaded]) -> None:
-    assert place("squashfs") in stack.log
+    assert version_prefix("squashfs") in stack.log
     for secret in ("X-Amz-Signature", "X-Amz-Credential"):
         assert secret not in json.dumps(stack.log)

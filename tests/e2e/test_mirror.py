@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.support import PROJECT
-from tests.support.images import Workshop
+from tests.support.images import ImageBuilder
 from tests.support.processes import need, run, sha256sum, short_folder, stop
 from tests.support.real_clients import Client, client, daemon_of, running_daemon
 from tests.support.servers.failover import one_name
-from tests.support.stack import Stack, local_stack, place
+from tests.support.stack import Stack, local_stack, version_prefix
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("lxd")]
 
@@ -36,14 +36,14 @@ class Pair:
 
 
 @pytest.fixture(scope="module")
-def pair(workshop: Workshop) -> Iterator[Pair]:
+def pair(image_builder: ImageBuilder) -> Iterator[Pair]:
     need("curl", "lxc", "incus")
     with local_stack("--empty", "--parameter", "Clients=lxd") as origin, pytest.MonkeyPatch.context() as patch:
-        built = {"split": workshop.split_squashfs("mirrored"), "unified": workshop.unified("mirrored", "gz")}
+        built = {"split": image_builder.split_squashfs("mirrored"), "unified": image_builder.unified("mirrored", "gz")}
         files = {}
         for form, made in built.items():
-            origin.upload(place(f"mirrored-{form}"), made)
-            files[workshop.sha256(*made.values())] = made
+            origin.upload(version_prefix(f"mirrored-{form}"), made)
+            files[image_builder.sha256(*made.values())] = made
         origin.wait_until_listed(*files)
         patch.setenv("AWS_CA_BUNDLE", origin.ca_file)
         with local_stack("--empty") as mirror:
@@ -87,13 +87,13 @@ def test_incus_launches_from_the_mirror_an_image_that_its_source_lists_only_for_
 
 
 def test_clients_of_one_host_name_fail_over_to_the_mirror_when_its_source_is_down(
-    workshop: Workshop, tmp_path: Path
+    image_builder: ImageBuilder, tmp_path: Path
 ) -> None:
     need("curl", "lxc")
-    made = workshop.split_squashfs("survivor")
-    fingerprint = workshop.sha256(*made.values())
+    made = image_builder.split_squashfs("survivor")
+    fingerprint = image_builder.sha256(*made.values())
     with local_stack("--empty") as origin, pytest.MonkeyPatch.context() as patch:
-        origin.upload(place("survivor"), made)
+        origin.upload(version_prefix("survivor"), made)
         origin.wait_until_listed(fingerprint)
         patch.setenv("AWS_CA_BUNDLE", origin.ca_file)
         with local_stack("--empty") as mirror:
@@ -114,5 +114,5 @@ def test_clients_of_one_host_name_fail_over_to_the_mirror_when_its_source_is_dow
                 talk("image", "export", f"here:{fingerprint}", tmp_path / "failed-over")
                 exported = list((tmp_path / "failed-over").iterdir())
                 assert sorted(sha256sum(exported)) == sorted(sha256sum(list(made.values())))
-            said = json.loads(run(*command, "run", "origin", check=False, timeout=120).stdout)
-            assert "localhost" in said["error"]
+            report = json.loads(run(*command, "run", "origin", check=False, timeout=120).stdout)
+            assert "localhost" in report["error"]

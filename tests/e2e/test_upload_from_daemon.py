@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import PROJECT
-from tests.support.images import Workshop
+from tests.support.images import ImageBuilder
 from tests.support.real_clients import Client, client
 from tests.support.stack import ARCH, Stack
 
@@ -32,10 +32,12 @@ def upload(daemon: Client, stack: Stack, home: Path, product: str, *arguments: s
 
 
 @pytest.fixture
-def instance(daemon: Client, workshop: Workshop, request: pytest.FixtureRequest) -> Iterator[str]:
+def instance(daemon: Client, image_builder: ImageBuilder, request: pytest.FixtureRequest) -> Iterator[str]:
     """Yield a running container whose image is no longer in the daemon."""
     name = f"web{abs(hash(request.node.name)) % 100000}"
-    daemon("image", "import", *workshop.split_squashfs(f"{daemon.program}-{name}").values(), "local:", "--alias", name)
+    daemon(
+        "image", "import", *image_builder.split_squashfs(f"{daemon.program}-{name}").values(), "local:", "--alias", name
+    )
     daemon("launch", f"local:{name}", f"local:{name}")
     daemon("image", "delete", f"local:{name}")
     yield name
@@ -78,9 +80,9 @@ def test_a_running_instance_is_refused_unless_forced_and_runs_again_afterwards(
 
 @pytest.mark.parametrize("form", ["split_squashfs", "vm_qcow2"])
 def test_an_image_is_uploaded_by_its_alias_and_stays_in_the_daemon(
-    daemon: Client, stack: Stack, workshop: Workshop, tmp_path: Path, form: str
+    daemon: Client, stack: Stack, image_builder: ImageBuilder, tmp_path: Path, form: str
 ) -> None:
-    built = getattr(workshop, form)(f"from-{daemon.program}-{form}")
+    built = getattr(image_builder, form)(f"from-{daemon.program}-{form}")
     daemon("image", "import", *built.values(), "local:", "--alias", "mine/image")
     held = daemon.fingerprints("local:")
     product = f"{daemon.program}/from{form.replace('_', '')}"

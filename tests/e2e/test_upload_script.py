@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support import PROJECT, images
-from tests.support.images import Workshop
+from tests.support.images import ImageBuilder
 from tests.support.processes import need, sha256sum, wait_for
 from tests.support.real_clients import Client, client
 from tests.support.stack import Stack, local_stack
@@ -52,9 +52,9 @@ def _environment(home: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("form", ["split_squashfs", "split_root_tar", "vm_qcow2", "unified"])
 def test_an_exported_image_is_published_with_one_command_and_downloaded_unchanged(
-    daemon: Client, stack: Stack, workshop: Workshop, tmp_path: Path, form: str
+    daemon: Client, stack: Stack, image_builder: ImageBuilder, tmp_path: Path, form: str
 ) -> None:
-    built = getattr(workshop, form)(f"script-{daemon.program}-{form}")
+    built = getattr(image_builder, form)(f"script-{daemon.program}-{form}")
     daemon("image", "import", *built.values(), "local:", "--alias", "export")
     exported = tmp_path / "exported"
     exported.mkdir()
@@ -88,9 +88,9 @@ def test_a_folder_of_distrobuilder_is_uploaded_whole(stack: Stack, tmp_path: Pat
     for name, content in images.split_image(seed="distrobuilder").items():
         (built / name.replace("lxd", "incus")).write_bytes(content)
     (built / "build.log").write_text("not an image")
-    said = json.loads(upload(stack, tmp_path, "--to", "script/folder/amd64/default", "--json", built).stdout)
-    assert (said["status"], said["files"]) == ("listed", ["incus.tar.xz", "rootfs.squashfs"])
-    assert said["launch"] == "lxc launch mine:script/folder"
+    report = json.loads(upload(stack, tmp_path, "--to", "script/folder/amd64/default", "--json", built).stdout)
+    assert (report["status"], report["files"]) == ("listed", ["incus.tar.xz", "rootfs.squashfs"])
+    assert report["launch"] == "lxc launch mine:script/folder"
 
 
 def test_a_repeated_upload_sends_nothing_and_changed_content_is_refused(stack: Stack, tmp_path: Path) -> None:
@@ -195,9 +195,9 @@ def _interrupt_and_resume(stack: Stack, home: Path, root: Path, enough: int) -> 
         process.communicate()
     time.sleep(2)  # bytes already in the kernel may still arrive
     before = _parts(stack)
-    said = json.loads(upload(stack, home, *to, metadata, root).stdout)
-    assert said["status"] == "listed", said
-    return said["sent_bytes"], sum(part["Size"] for part in before.values())
+    report = json.loads(upload(stack, home, *to, metadata, root).stdout)
+    assert report["status"] == "listed", report
+    return report["sent_bytes"], sum(part["Size"] for part in before.values())
 
 
 def _large(path: Path, mib: int) -> None:

@@ -19,11 +19,11 @@ import pytest
 from imageserver.aws.key_values import KeyValueStore, at_endpoint
 from tests.support import documented, edge_views
 from tests.support.edge_views import STAGING, basic, signed, token
-from tests.support.images import Workshop
+from tests.support.images import ImageBuilder
 from tests.support.processes import need, wait_for
 from tests.support.real_clients import Client, client, daemon_of, running_daemon
 from tests.support.servers.both_schemes import BothSchemes, both_schemes, outside_address
-from tests.support.stack import Stack, local_stack, place
+from tests.support.stack import Stack, local_stack, version_prefix
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("lxd")]
 
@@ -75,7 +75,7 @@ class Private:
             body = self.stack.s3().get_object(Bucket=self.stack.bucket, Key=key)["Body"].read()
             return str(body.decode())
 
-        self.stack.upload(place("private", version, "images-staging"), files)
+        self.stack.upload(version_prefix("private", version, "images-staging"), files)
         wait_for(lambda: f'"{version}"' in document(), f"listing of {version}")
         self.hide("images-staging")
         self.put_products("staging", "images-staging", document())
@@ -103,7 +103,7 @@ class Private:
 
 
 @pytest.fixture(scope="module")
-def server(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Private]:
+def server(image_builder: ImageBuilder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Private]:
     need("curl")
     host = outside_address()
     if not host:
@@ -112,7 +112,7 @@ def server(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Iter
         local_stack("--empty", "--parameter", "Views=true") as stack,
         both_schemes(host, stack.base_url, stack.ca_file, tmp_path_factory.mktemp("views")) as http,
     ):
-        found = Private(stack, _store(stack), http, *_upload(stack, workshop))
+        found = Private(stack, _store(stack), http, *_upload(stack, image_builder))
         documents = {name: stack.get(f"streams/v1/{name}.json")[1].decode() for name in ("images", "images-staging")}
         found.put_view("staging", {"images-staging": documents["images-staging"]})
         found.put_view("stable", {"images": documents["images"]})
@@ -121,12 +121,12 @@ def server(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield found
 
 
-def _upload(stack: Stack, workshop: Workshop) -> Iterator[str]:
+def _upload(stack: Stack, image_builder: ImageBuilder) -> Iterator[str]:
     """Upload an image to the private stream, then to the public one; yield their fingerprints."""
     for stream in ("images-staging", "images"):
-        files = workshop.split_squashfs(f"views {stream}")
-        stack.upload(place("private" if stream != "images" else "public", stream=stream), files)
-        fingerprint = workshop.sha256(*files.values())
+        files = image_builder.split_squashfs(f"views {stream}")
+        stack.upload(version_prefix("private" if stream != "images" else "public", stream=stream), files)
+        fingerprint = image_builder.sha256(*files.values())
         stack.wait_until_listed(fingerprint)
         yield fingerprint
 
@@ -195,7 +195,7 @@ def test_a_revoked_token_opens_no_catalog_and_no_file_by_a_known_path(
     server: Private, listing: Client, form: str, revoked: Callable[[], None], tmp_path: Path
 ) -> None:
     listing.add_remote(server.remote(form))
-    server.http.seen.clear()
+    server.http.requests.clear()
     listing("image", "export", f"here:{server.private}", tmp_path / "before")
     revoked()
     listing.fails("image", "export", f"here:{server.private}", tmp_path / "x")
@@ -204,7 +204,7 @@ def test_a_revoked_token_opens_no_catalog_and_no_file_by_a_known_path(
     another = client(listing.program, tmp_path / "another", str(server.http.ca_file))
     another.add_remote(server.remote(form))
     another.fails("image", "list", "here:")
-    known = {seen.path.removeprefix("/") for seen in server.http.seen if "signed/" in seen.path}
+    known = {request.path.removeprefix("/") for request in server.http.requests if "signed/" in request.path}
     assert known
     for path in known:
         assert server.stack.get(path)[0] == (401 if form == "login" else 404)
@@ -222,13 +222,15 @@ def test_a_daemon_sends_a_token_in_clear_once_for_each_file_unless_http_is_unrea
     try:
         for proxy, shown in (("", 2), (remedy(host.program), 0)):
             host("config", "set", "core.proxy_http", proxy)
-            server.http.seen.clear()
+            server.http.requests.clear()
             host("image", "copy", f"private:{server.private}", "local:")
             host("image", "delete", f"local:{server.private}")
             assert len(server.http.leaks(STAGING, basic(STAGING, LABEL))) == shown
             assert len(server.http.clear()) == shown
             # A redirect is followed without the login: one more request for each file, which is refused.
-            refused = [seen.status for seen in server.http.seen if not seen.clear and seen.status != 200]
+            refused = [
+                request.status for request in server.http.requests if not request.clear and request.status != 200
+            ]
             assert refused in ([401, 401] if (form, refuses, proxy) == ("login", False, "") else [], [])
     finally:
         host("config", "unset", "core.proxy_http")
@@ -280,7 +282,7 @@ def moving(address: str) -> list[list[str]]:
 
 
 def test_a_host_moved_to_another_token_keeps_updating_its_images(
-    server: Private, host: Client, revoked: Callable[[], None], workshop: Workshop
+    server: Private, host: Client, revoked: Callable[[], None], image_builder: ImageBuilder
 ) -> None:
     """infra/README.md describes it: an image keeps the address that it was copied from, with its token."""
     other = token("t")
@@ -291,7 +293,7 @@ def test_a_host_moved_to_another_token_keeps_updating_its_images(
     def updated(fingerprint: str) -> dict[str, str]:
         """Add a version, refresh the image as the daemon does every six hours, and return what is held then."""
         hour = next(HOURS)
-        server.add_version(f"20261125_{hour:02d}:00", workshop.split_squashfs(f"moved {hour}"))
+        server.add_version(f"20261125_{hour:02d}:00", image_builder.split_squashfs(f"moved {hour}"))
         forget_listings(host)
         host("image", "refresh", f"local:{fingerprint}")
         return held(host)

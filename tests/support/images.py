@@ -1,7 +1,7 @@
 """Images for tests: tiny well-formed files from Python alone, and real launchable ones from the real tools.
 
 The first half needs nothing but Python: enough for every check that the server makes, not enough to start.
-The second half (`Workshop`) calls mksquashfs, tar, xz, gzip, qemu-img, xdelta3 and a static busybox, and
+The second half (`ImageBuilder`) calls mksquashfs, tar, xz, gzip, qemu-img, xdelta3 and a static busybox, and
 what it builds a real client can launch. Everything is deterministic for equal arguments. Digests are
 hashlib's or sha256sum's, never this project's own.
 """
@@ -96,15 +96,15 @@ def compress(body: bytes, compression: str) -> bytes:
 
 
 def sparse_map(blocks: int) -> bytes:
-    """Return a tar of one old GNU sparse member whose map continues for this many blocks of 21 places each."""
+    """Return a tar of one old GNU sparse member whose map continues for this many blocks of 21 regions each."""
     info = tarfile.TarInfo("sparse")
     info.type = tarfile.GNUTYPE_SPARSE
     header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
     header[482] = 1  # the map goes on in the next block
     header[148:156] = b" " * 8
     header[148:156] = b"%06o\0 " % sum(header)
-    place = b"%011o\0%011o\0" % (1, 1)
-    return bytes(header) + ((place * 21).ljust(504, b"\0") + b"\1".ljust(8, b"\0")) * blocks
+    region = b"%011o\0%011o\0" % (1, 1)
+    return bytes(header) + ((region * 21).ljust(504, b"\0") + b"\1".ljust(8, b"\0")) * blocks
 
 
 def pax_sparse_map(numbers: int) -> bytes:
@@ -168,10 +168,10 @@ def squashfs_of(
         b"".join(_metadata_blocks(bytes(room) + table, pack))
         for room, table in ((before, inode), (before, listing), (0, bytes(4)))
     )
-    places = [96, 96 + len(inodes), 96 + len(inodes) + len(directories)]
-    index = struct.pack("<Q", places[2])
+    offsets = [96, 96 + len(inodes), 96 + len(inodes) + len(directories)]
+    index = struct.pack("<Q", offsets[2])
     body = inodes + directories + owners + index
-    fields = {"inode_table": places[0], "directories": places[1], "id_table": places[2] + len(owners)}
+    fields = {"inode_table": offsets[0], "directories": offsets[1], "id_table": offsets[2] + len(owners)}
     root = start << 16 | offset
     return superblock(96 + len(body), compression=compression, root=root, **fields) + body
 
@@ -246,7 +246,7 @@ while :; do busybox sleep 3600 & wait $!; done
 """
 
 
-class Workshop:
+class ImageBuilder:
     """Builds real images below one folder. A missing tool raises a FileNotFoundError that names it.
 
     Each method returns file names as publishers upload them, with the path of each file. `marker` is what

@@ -35,7 +35,7 @@ VERSION = "20261123_10:00"
 T = TypeVar("T")
 
 
-def place(name: str, version: str = VERSION, stream: str = "images") -> str:
+def version_prefix(name: str, version: str = VERSION, stream: str = "images") -> str:
     """Return the prefix of the keys of one version of the product `alpine:<name>:<this architecture>:default`."""
     return f"{stream}/alpine/{name}/{ARCH}/default/{version}/"
 
@@ -136,9 +136,9 @@ class Stack:
         try:
             return wait_for(look_while_alive, what, patience)
         except TimeoutError as error:
-            raise AssertionError(f"{error}\n{self.told()}") from error
+            raise AssertionError(f"{error}\n{self.log_tails()}") from error
 
-    def told(self) -> str:
+    def log_tails(self) -> str:
         """Return the end of the log of the stack and of each function."""
         logs = [self.folder / "stack.log", *sorted((self.folder / "state").rglob("*.log"))]
         return "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-6000:]}" for log in logs)
@@ -152,7 +152,7 @@ class Stack:
         self.wait_until(listed, f"listing of {', '.join(f[:12] for f in fingerprints)}", patience)
 
     @contextlib.contextmanager
-    def deaf(self) -> Iterator[None]:
+    def without_events(self) -> Iterator[None]:
         """Store objects without events, like bit rot or a manual change of the bucket."""
         s3 = self.s3()
         wiring = s3.get_bucket_notification_configuration(Bucket=self.bucket)
@@ -174,7 +174,7 @@ class Stack:
         if tags:  # without them the edge serves no image
             keep["Tagging"] = urlencode({tag["Key"]: tag["Value"] for tag in tags})
         broken = damage(body)
-        with self.deaf():
+        with self.without_events():
             if broken is None:
                 s3.delete_object(Bucket=self.bucket, Key=key)
             else:

@@ -41,7 +41,7 @@ def site() -> Iterator[Site]:
 
 
 @dataclass
-class Visit:
+class BrowserPage:
     """One page in one browser context, with its errors and its requests."""
 
     page: "Page"
@@ -71,15 +71,15 @@ class Visit:
         self.page.clock.run_for(seconds * 1000)
 
 
-type_of_visit = Callable[..., Visit]
+PageOpener = Callable[..., BrowserPage]
 
 
 @pytest.fixture
-def visit(browser: "Browser", site: Site) -> Iterator[type_of_visit]:
-    """Yield a function that opens the page: visit(query="", url=None, clock=True, **context options) -> Visit."""
+def open_page(browser: "Browser", site: Site) -> Iterator[PageOpener]:
+    """Yield a function that opens the page: open_page(query="", url=None, clock=True, **options of the context)."""
     contexts: list[BrowserContext] = []
 
-    def open_page(query: str = "", url: str | None = None, *, clock: bool = True, **options: Any) -> Visit:
+    def opened(query: str = "", url: str | None = None, *, clock: bool = True, **options: Any) -> BrowserPage:
         options = {
             "viewport": {"width": 1280, "height": 800},
             "permissions": ["clipboard-read", "clipboard-write"],
@@ -90,7 +90,7 @@ def visit(browser: "Browser", site: Site) -> Iterator[type_of_visit]:
         context.set_default_timeout(30_000)
         context.add_init_script(WATCH)
         page = context.new_page()
-        made = Visit(page, context)
+        made = BrowserPage(page, context)
         page.on("pageerror", lambda error: made.errors.append(str(error)))
         page.on("request", lambda request: made.requests.append(request.url))
         if clock:
@@ -99,6 +99,6 @@ def visit(browser: "Browser", site: Site) -> Iterator[type_of_visit]:
         page.wait_for_selector("#pulse.good, #pulse.bad")
         return made
 
-    yield open_page
+    yield opened
     for context in contexts:
         context.close()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.e2e.browser.conftest import type_of_visit
+from tests.e2e.browser.conftest import PageOpener
 from tests.support.browser.catalogs import NOW, digest, document, many, product, realistic, version_name
 from tests.support.browser.site_server import IMAGES, INDEX, UNLISTED, Site
 
@@ -34,87 +34,87 @@ def state_of(page: "Page", title: str) -> str:
 # Fresh ----------------------------------------------------------------------------------------------------------------
 
 
-def test_an_upload_appears_without_a_reload(site: Site, visit: type_of_visit) -> None:
+def test_an_upload_appears_without_a_reload(site: Site, open_page: PageOpener) -> None:
     products = {NOBLE: product(NOBLE, [HOUR])}
     site.publish(images=document(products))
-    seen = visit()
-    seen.page.evaluate("window.sameDocument = true")
+    opened = open_page()
+    opened.page.evaluate("window.sameDocument = true")
     site.publish(
         images=document(products | {"alpine:3.22:arm64:default": product("alpine:3.22:arm64:default", [HOUR])})
     )
-    seen.later()
-    seen.page.wait_for_selector("#rows tr.fresh")
-    assert seen.rows() == ["alpine 3.22", "ubuntu noble"]
-    assert seen.page.locator("#rows tr.fresh").count() == 1
-    assert "alpine 3.22" in seen.page.locator("#announcer").inner_text()
-    assert seen.page.evaluate("window.sameDocument")
+    opened.later()
+    opened.page.wait_for_selector("#rows tr.fresh")
+    assert opened.rows() == ["alpine 3.22", "ubuntu noble"]
+    assert opened.page.locator("#rows tr.fresh").count() == 1
+    assert "alpine 3.22" in opened.page.locator("#announcer").inner_text()
+    assert opened.page.evaluate("window.sameDocument")
 
 
-def test_an_unchanged_catalog_is_revalidated_without_a_body(site: Site, visit: type_of_visit) -> None:
+def test_an_unchanged_catalog_is_revalidated_without_a_body(site: Site, open_page: PageOpener) -> None:
     site.publish(images=realistic())
-    seen = visit()
+    opened = open_page()
     del site.answers[:]
-    with seen.page.expect_response(re.compile("images.json")), seen.page.expect_response(re.compile("unlisted")):
-        seen.later()
+    with opened.page.expect_response(re.compile("images.json")), opened.page.expect_response(re.compile("unlisted")):
+        opened.later()
     assert sorted(site.answers) == [(IMAGES, 304), (UNLISTED, 304), (INDEX, 304)]
 
 
-def test_a_hidden_page_asks_for_nothing_and_catches_up_when_shown(site: Site, visit: type_of_visit) -> None:
+def test_a_hidden_page_asks_for_nothing_and_catches_up_when_shown(site: Site, open_page: PageOpener) -> None:
     site.publish(images=realistic())
-    seen = visit()
+    opened = open_page()
     show = "(state) => { Object.defineProperty(document, 'visibilityState', {value: state, configurable: true});"
     show += "document.dispatchEvent(new Event('visibilitychange')); }"
-    seen.page.evaluate(show, "hidden")
+    opened.page.evaluate(show, "hidden")
     del site.answers[:]
-    seen.later(600)
+    opened.later(600)
     assert site.answers == []
-    with seen.page.expect_response(re.compile("images.json")):
-        seen.page.evaluate(show, "visible")
-        seen.later(1)
+    with opened.page.expect_response(re.compile("images.json")):
+        opened.page.evaluate(show, "visible")
+        opened.later(1)
 
 
-def test_ages_stay_true_without_any_upload(site: Site, visit: type_of_visit) -> None:
+def test_ages_stay_true_without_any_upload(site: Site, open_page: PageOpener) -> None:
     site.publish(images=document({NOBLE: product(NOBLE, [timedelta(minutes=5)])}))
-    seen = visit()
-    age = seen.page.locator("#rows td.newest time")
+    opened = open_page()
+    age = opened.page.locator("#rows td.newest time")
     assert age.inner_text() == "5 minutes ago"
-    seen.later(125)
-    seen.page.locator("#rows td.newest").get_by_text("7 minutes ago").wait_for()
+    opened.later(125)
+    opened.page.locator("#rows td.newest").get_by_text("7 minutes ago").wait_for()
 
 
 # Search, filters, order -----------------------------------------------------------------------------------------------
 
 
-def test_typing_filters_the_list_and_the_address_keeps_the_filter(site: Site, visit: type_of_visit) -> None:
+def test_typing_filters_the_list_and_the_address_keeps_the_filter(site: Site, open_page: PageOpener) -> None:
     site.publish(images=realistic())
-    seen = visit()
-    seen.page.locator("#search").press_sequentially("noble cloud")
-    assert set(seen.rows()) == {"Ubuntu 24.04 LTS"}
-    assert seen.page.locator("#matches").inner_text() == "2 of 48 products"
-    seen.later(1)
-    assert seen.page.url.endswith("?q=noble+cloud")
-    seen.page.reload()
-    seen.page.wait_for_selector("#rows tr[data-key]")
-    assert seen.page.locator("#search").input_value() == "noble cloud"
-    assert len(seen.rows()) == 2
+    opened = open_page()
+    opened.page.locator("#search").press_sequentially("noble cloud")
+    assert set(opened.rows()) == {"Ubuntu 24.04 LTS"}
+    assert opened.page.locator("#matches").inner_text() == "2 of 48 products"
+    opened.later(1)
+    assert opened.page.url.endswith("?q=noble+cloud")
+    opened.page.reload()
+    opened.page.wait_for_selector("#rows tr[data-key]")
+    assert opened.page.locator("#search").input_value() == "noble cloud"
+    assert len(opened.rows()) == 2
 
 
 @pytest.mark.parametrize("written", ["{}", "mine:{}", "mine:{:.12}"])
 @pytest.mark.parametrize("case", [str.lower, str.upper])
 def test_a_fingerprint_finds_its_product(
-    site: Site, visit: type_of_visit, written: str, case: Callable[[str], str]
+    site: Site, open_page: PageOpener, written: str, case: Callable[[str], str]
 ) -> None:
     site.publish(images=realistic())
     folder = f"images/debian/trixie/arm64/cloud/{version_name(timedelta(hours=5.1 + 0.4 * 11))}"
-    seen = visit(f"?q={written.format(case(digest(folder, 'disk', 'combined')))}")
-    assert seen.rows() == ["Debian 13"]
+    opened = open_page(f"?q={written.format(case(digest(folder, 'disk', 'combined')))}")
+    assert opened.rows() == ["Debian 13"]
 
 
-def test_an_image_is_found_by_the_name_that_clients_use_and_by_its_product(site: Site, visit: type_of_visit) -> None:
+def test_an_image_is_found_by_the_name_that_clients_use_and_by_its_product(site: Site, open_page: PageOpener) -> None:
     site.publish(images=document({NOBLE: product(NOBLE, [HOUR])}))
-    assert visit("?q=mine:ubuntu/noble").rows() == ["ubuntu noble"]
-    assert visit(f"?q={NOBLE}").rows() == ["ubuntu noble"]
-    assert visit("?q=mine:ubuntu/jammy").rows() == []
+    assert open_page("?q=mine:ubuntu/noble").rows() == ["ubuntu noble"]
+    assert open_page(f"?q={NOBLE}").rows() == ["ubuntu noble"]
+    assert open_page("?q=mine:ubuntu/jammy").rows() == []
 
 
 @pytest.mark.parametrize(
@@ -129,45 +129,45 @@ def test_an_image_is_found_by_the_name_that_clients_use_and_by_its_product(site:
     ],
 )
 def test_each_filter_narrows_the_list_and_goes_into_the_address(
-    site: Site, visit: type_of_visit, facet: str, value: str, expected: int
+    site: Site, open_page: PageOpener, facet: str, value: str, expected: int
 ) -> None:
     daily = {NOBLE: product(NOBLE, [HOUR], stream="images-daily", kinds="container", os="daily", release="other")}
     site.publish(images=realistic(), images_daily=document(daily))
-    seen = visit()
-    seen.page.locator(f"#filter-{facet}").select_option(value)
-    seen.later(1)
-    assert seen.page.locator("#matches").inner_text() == f"{expected} of 49 products"
-    assert seen.page.url.endswith(f"?{facet}={value}")
-    seen.page.locator("#clear").click()
-    assert seen.page.locator("#table").get_attribute("aria-rowcount") == "50"
+    opened = open_page()
+    opened.page.locator(f"#filter-{facet}").select_option(value)
+    opened.later(1)
+    assert opened.page.locator("#matches").inner_text() == f"{expected} of 49 products"
+    assert opened.page.url.endswith(f"?{facet}={value}")
+    opened.page.locator("#clear").click()
+    assert opened.page.locator("#table").get_attribute("aria-rowcount") == "50"
 
 
-def test_an_empty_result_is_stated(site: Site, visit: type_of_visit) -> None:
+def test_an_empty_result_is_stated(site: Site, open_page: PageOpener) -> None:
     site.publish(images=realistic())
-    seen = visit("?q=plan9")
-    assert seen.rows() == []
-    assert seen.page.locator("#matches").inner_text() == 'Nothing matches "plan9".'
+    opened = open_page("?q=plan9")
+    assert opened.rows() == []
+    assert opened.page.locator("#matches").inner_text() == 'Nothing matches "plan9".'
 
 
-def test_a_column_sorts_both_ways_and_shows_the_order(site: Site, visit: type_of_visit) -> None:
+def test_a_column_sorts_both_ways_and_shows_the_order(site: Site, open_page: PageOpener) -> None:
     names = ["debian:9:amd64:default", "debian:10:amd64:default", "alpine:3:amd64:default"]
     site.publish(images=document({name: product(name, [HOUR]) for name in names}))
-    seen = visit()
-    header = seen.page.get_by_role("columnheader", name="Image")
+    opened = open_page()
+    header = opened.page.get_by_role("columnheader", name="Image")
     header.get_by_role("button").click()
-    assert seen.rows() == ["alpine 3", "debian 9", "debian 10"]
+    assert opened.rows() == ["alpine 3", "debian 9", "debian 10"]
     assert header.get_attribute("aria-sort") == "ascending"
     header.get_by_role("button").click()
-    assert seen.rows() == ["debian 10", "debian 9", "alpine 3"]
+    assert opened.rows() == ["debian 10", "debian 9", "alpine 3"]
     assert header.get_attribute("aria-sort") == "descending"
-    seen.later(1)
-    assert seen.page.url.endswith("?sort=-image")
+    opened.later(1)
+    assert opened.page.url.endswith("?sort=-image")
 
 
 # Health ---------------------------------------------------------------------------------------------------------------
 
 
-def test_each_state_has_its_own_badge(site: Site, visit: type_of_visit) -> None:
+def test_each_state_has_its_own_badge(site: Site, open_page: PageOpener) -> None:
     products = {
         "a:fresh:amd64:default": product("a:fresh:amd64:default", [HOUR], support_eol="2026-11-23"),
         "b:old:amd64:default": product("b:old:amd64:default", [31 * DAY]),
@@ -176,8 +176,8 @@ def test_each_state_has_its_own_badge(site: Site, visit: type_of_visit) -> None:
     }
     waiting = {"e:half:amd64:default": {"20261123_1100": "incomplete"}, "f:bad:amd64:default": {"20261123": "invalid"}}
     site.publish(images=document(products, unlisted=waiting))
-    seen = visit()
-    states = {title: state_of(seen.page, title) for title in sorted(seen.rows())}
+    opened = open_page()
+    states = {title: state_of(opened.page, title) for title in sorted(opened.rows())}
     assert states == {
         "a fresh": "Healthy",
         "b old": "Stale",
@@ -188,37 +188,37 @@ def test_each_state_has_its_own_badge(site: Site, visit: type_of_visit) -> None:
     }
 
 
-def test_the_stale_limit_is_chosen_by_the_reader_and_kept_in_the_address(site: Site, visit: type_of_visit) -> None:
+def test_the_stale_limit_is_chosen_by_the_reader_and_kept_in_the_address(site: Site, open_page: PageOpener) -> None:
     site.publish(images=document({NOBLE: product(NOBLE, [31 * DAY])}))
-    seen = visit()
-    assert state_of(seen.page, "ubuntu noble") == "Stale"
-    seen.page.locator("#stale").select_option("90")
-    assert state_of(seen.page, "ubuntu noble") == "Healthy"
-    seen.later(1)
-    assert seen.page.url.endswith("?stale=90")
+    opened = open_page()
+    assert state_of(opened.page, "ubuntu noble") == "Stale"
+    opened.page.locator("#stale").select_option("90")
+    assert state_of(opened.page, "ubuntu noble") == "Healthy"
+    opened.later(1)
+    assert opened.page.url.endswith("?stale=90")
 
 
-def test_the_summary_counts_states_and_filters_by_them(site: Site, visit: type_of_visit) -> None:
+def test_the_summary_counts_states_and_filters_by_them(site: Site, open_page: PageOpener) -> None:
     site.publish(images=realistic())
-    seen = visit()
-    buttons = seen.page.locator("#states button")
+    opened = open_page()
+    buttons = opened.page.locator("#states button")
     assert buttons.all_inner_texts() == ["34\nHealthy", "4\nStale", "8\nEnd of life", "1\nIncomplete", "1\nInvalid"]
     buttons.filter(has_text="Incomplete").click()
-    assert seen.rows() == ["nixos 25.11"]
-    pressed = seen.page.locator("#states [aria-pressed=true]")
+    assert opened.rows() == ["nixos 25.11"]
+    pressed = opened.page.locator("#states [aria-pressed=true]")
     assert pressed.inner_text() == "1\nIncomplete"
     pressed.click()
-    assert len(seen.rows()) > 10
+    assert len(opened.rows()) > 10
 
 
-def test_a_server_with_only_waiting_uploads_is_not_called_empty(site: Site, visit: type_of_visit) -> None:
+def test_a_server_with_only_waiting_uploads_is_not_called_empty(site: Site, open_page: PageOpener) -> None:
     site.publish(images=document({}, unlisted={NOBLE: {"20261123_1100": "incomplete"}}))
-    seen = visit()
-    assert state_of(seen.page, "ubuntu noble") == "Incomplete"
-    assert seen.page.locator("#empty").is_hidden()
+    opened = open_page()
+    assert state_of(opened.page, "ubuntu noble") == "Incomplete"
+    assert opened.page.locator("#empty").is_hidden()
 
 
-def test_a_product_whose_images_are_all_withheld_shows_the_reason(site: Site, visit: type_of_visit) -> None:
+def test_a_product_whose_images_are_all_withheld_shows_the_reason(site: Site, open_page: PageOpener) -> None:
     withheld = {
         "version": "20261123_1100",
         "file": "disk.qcow2",
@@ -226,25 +226,25 @@ def test_a_product_whose_images_are_all_withheld_shows_the_reason(site: Site, vi
     }
     others = {"debian:13:amd64:default": product("debian:13:amd64:default", [HOUR])}
     site.publish(images=document(others, withheld={NOBLE: [withheld]}))
-    seen = visit(f"?product=images/{NOBLE}")
-    assert state_of(seen.page, "ubuntu noble") == "Withheld"
-    detail = seen.page.locator("#detail").inner_text()
+    opened = open_page(f"?product=images/{NOBLE}")
+    assert state_of(opened.page, "ubuntu noble") == "Withheld"
+    detail = opened.page.locator("#detail").inner_text()
     assert "20261123_1100/disk.qcow2 the same image as debian:13:amd64:default" in detail
 
 
 # One product ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_product_is_shown_with_every_field(site: Site, visit: type_of_visit) -> None:
+def test_a_product_is_shown_with_every_field(site: Site, open_page: PageOpener) -> None:
     fields = {"requirements": {"secureboot": "false"}, "support_eol": "2029-05-31", "release_codename": "noble"}
     withheld = [{"alias": "ubuntu", "reason": "claimed by ubuntu:jammy:amd64:default"}]
     one = product(NOBLE, [HOUR, DAY, 2 * DAY]) | fields
     waiting = {NOBLE: {"20261123_11:59": "incomplete"}}
     site.publish(images=document({NOBLE: one}, withheld={NOBLE: withheld}, unlisted=waiting))
-    seen = visit()
-    seen.page.get_by_role("link", name="ubuntu noble").click()
-    assert seen.page.url.endswith(f"?product=images/{NOBLE}")
-    text = seen.page.locator("#detail").inner_text()
+    opened = open_page()
+    opened.page.get_by_role("link", name="ubuntu noble").click()
+    assert opened.page.url.endswith(f"?product=images/{NOBLE}")
+    text = opened.page.locator("#detail").inner_text()
     folder = f"images/ubuntu/noble/amd64/default/{version_name(HOUR)}"
     for expected in (
         *one["aliases"].split(","),
@@ -259,15 +259,15 @@ def test_a_product_is_shown_with_every_field(site: Site, visit: type_of_visit) -
         "ubuntu claimed by ubuntu:jammy:amd64:default",
     ):
         assert expected in text
-    links = seen.page.locator("#detail .files").first.locator("a")
+    links = opened.page.locator("#detail .files").first.locator("a")
     assert links.all_inner_texts() == ["disk.qcow2", "incus.tar.xz", "rootfs.squashfs"]
     assert links.nth(0).get_attribute("href") == f"{site.url}{folder}/disk.qcow2"
 
 
-def test_an_older_version_shows_its_files(site: Site, visit: type_of_visit) -> None:
+def test_an_older_version_shows_its_files(site: Site, open_page: PageOpener) -> None:
     site.publish(images=document({NOBLE: product(NOBLE, [HOUR, DAY])}))
-    seen = visit(f"?product=images/{NOBLE}")
-    older = seen.page.locator("#detail details[data-version]")
+    opened = open_page(f"?product=images/{NOBLE}")
+    older = opened.page.locator("#detail details[data-version]")
     assert older.count() == 1
     older.locator("summary").click()
     older.locator(".files").wait_for()
@@ -275,23 +275,23 @@ def test_an_older_version_shows_its_files(site: Site, visit: type_of_visit) -> N
     assert digest(f"images/ubuntu/noble/amd64/default/{version_name(DAY)}", "disk") in older.inner_text()
 
 
-def test_a_new_version_updates_the_open_product(site: Site, visit: type_of_visit) -> None:
+def test_a_new_version_updates_the_open_product(site: Site, open_page: PageOpener) -> None:
     site.publish(images=document({NOBLE: product(NOBLE, [DAY])}))
-    seen = visit(f"?product=images/{NOBLE}")
+    opened = open_page(f"?product=images/{NOBLE}")
     site.publish(images=document({NOBLE: product(NOBLE, [timedelta(0), DAY])}))
-    seen.later()
-    seen.page.locator("#detail dl", has_text=version_name(timedelta(0))).wait_for()
-    assert seen.page.locator("#detail details[data-version] summary").inner_text().startswith(version_name(DAY))
+    opened.later()
+    opened.page.locator("#detail dl", has_text=version_name(timedelta(0))).wait_for()
+    assert opened.page.locator("#detail details[data-version] summary").inner_text().startswith(version_name(DAY))
 
 
-def test_back_closes_the_product(site: Site, visit: type_of_visit) -> None:
+def test_back_closes_the_product(site: Site, open_page: PageOpener) -> None:
     site.publish(images=realistic())
-    seen = visit("?os=Alpine")
-    seen.page.locator("#rows a").first.click()
-    assert seen.page.locator("#detail").is_visible()
-    seen.page.go_back()
-    seen.page.locator("#detail").wait_for(state="hidden")
-    assert seen.page.locator("#filter-os").input_value() == "Alpine"
+    opened = open_page("?os=Alpine")
+    opened.page.locator("#rows a").first.click()
+    assert opened.page.locator("#detail").is_visible()
+    opened.page.go_back()
+    opened.page.locator("#detail").wait_for(state="hidden")
+    assert opened.page.locator("#filter-os").input_value() == "Alpine"
 
 
 @pytest.mark.parametrize(
@@ -306,42 +306,44 @@ def test_back_closes_the_product(site: Site, visit: type_of_visit) -> None:
     ],
 )
 def test_copy_buttons_copy_commands_with_this_servers_address(
-    site: Site, visit: type_of_visit, what: str, expected: str
+    site: Site, open_page: PageOpener, what: str, expected: str
 ) -> None:
     site.publish(images=document({NOBLE: product(NOBLE, [HOUR])}))
-    seen = visit(f"?product=images/{NOBLE}")
-    button = seen.page.get_by_role("button", name=f"Copy {what}", exact=True)
+    opened = open_page(f"?product=images/{NOBLE}")
+    button = opened.page.get_by_role("button", name=f"Copy {what}", exact=True)
     button.click()
     button.get_by_text("Copied").wait_for()
-    assert clipboard(seen.page) == expected.format(origin=site.url.rstrip("/"))
+    assert clipboard(opened.page) == expected.format(origin=site.url.rstrip("/"))
 
 
-def test_the_reader_chooses_the_name_of_the_remote(site: Site, visit: type_of_visit) -> None:
+def test_the_reader_chooses_the_name_of_the_remote(site: Site, open_page: PageOpener) -> None:
     site.publish(images=document({NOBLE: product(NOBLE, [HOUR])}))
-    seen = visit(f"?product=images/{NOBLE}")
-    seen.page.locator("#remote").fill("team")
-    seen.page.get_by_role("button", name="Copy the lxc launch command as a container").click()
-    seen.page.get_by_text("Copied", exact=True).wait_for()
-    assert clipboard(seen.page) == "lxc launch team:ubuntu/noble"
+    opened = open_page(f"?product=images/{NOBLE}")
+    opened.page.locator("#remote").fill("team")
+    opened.page.get_by_role("button", name="Copy the lxc launch command as a container").click()
+    opened.page.get_by_text("Copied", exact=True).wait_for()
+    assert clipboard(opened.page) == "lxc launch team:ubuntu/noble"
 
 
 def test_an_alias_shared_by_two_architectures_is_launched_with_the_architecture(
-    site: Site, visit: type_of_visit
+    site: Site, open_page: PageOpener
 ) -> None:
     names = [NOBLE, "ubuntu:noble:arm64:default"]
     site.publish(images=document({name: product(name, [HOUR]) for name in names}))
-    seen = visit(f"?product=images/{names[1]}")
-    assert seen.page.locator("#detail .command code").first.inner_text() == "incus launch my-images:ubuntu/noble/arm64"
+    opened = open_page(f"?product=images/{names[1]}")
+    assert (
+        opened.page.locator("#detail .command code").first.inner_text() == "incus launch my-images:ubuntu/noble/arm64"
+    )
 
 
-def test_a_catalog_for_one_client_offers_commands_for_that_client(site: Site, visit: type_of_visit) -> None:
+def test_a_catalog_for_one_client_offers_commands_for_that_client(site: Site, open_page: PageOpener) -> None:
     one = product(NOBLE, [HOUR], kinds="container")
     for each in one["versions"].values():
         del each["items"]["incus.tar.xz"]
     site.publish(images=document({NOBLE: one}))
-    seen = visit(f"?product=images/{NOBLE}")
+    opened = open_page(f"?product=images/{NOBLE}")
     assert [
-        line.split(" my-images:")[0] for line in seen.page.locator("#detail .command code").all_text_contents()
+        line.split(" my-images:")[0] for line in opened.page.locator("#detail .command code").all_text_contents()
     ] == [
         "lxc launch",
         "lxc image copy --mode=relay",
@@ -353,46 +355,46 @@ def test_a_catalog_for_one_client_offers_commands_for_that_client(site: Site, vi
 # Many -----------------------------------------------------------------------------------------------------------------
 
 
-def test_five_thousand_products_keep_the_document_small(site: Site, visit: type_of_visit) -> None:
+def test_five_thousand_products_keep_the_document_small(site: Site, open_page: PageOpener) -> None:
     site.publish(images=many(5000))
-    seen = visit()
-    seen.page.locator("#rows tr[data-key]").first.wait_for(timeout=FIRST_ROW_MS)
-    assert seen.page.locator("#headline").inner_text() == "5,000 products"
-    assert seen.page.locator("#rows tr").count() < 60
-    seen.page.locator("#rows a").first.focus()
-    seen.page.keyboard.press("End")
-    last = seen.page.locator("#rows tr[data-key]").last
+    opened = open_page()
+    opened.page.locator("#rows tr[data-key]").first.wait_for(timeout=FIRST_ROW_MS)
+    assert opened.page.locator("#headline").inner_text() == "5,000 products"
+    assert opened.page.locator("#rows tr").count() < 60
+    opened.page.locator("#rows a").first.focus()
+    opened.page.keyboard.press("End")
+    last = opened.page.locator("#rows tr[data-key]").last
     assert last.get_attribute("aria-rowindex") == "5001"
-    assert seen.page.locator("#rows a:focus").inner_text() == "rockylinux r4999"
-    seen.page.locator("#search").fill("r4321")
-    assert seen.rows() == ["debian r4321"]
+    assert opened.page.locator("#rows a:focus").inner_text() == "rockylinux r4999"
+    opened.page.locator("#search").fill("r4321")
+    assert opened.rows() == ["debian r4321"]
 
 
-def test_scrolling_draws_the_rows_it_reaches(site: Site, visit: type_of_visit) -> None:
+def test_scrolling_draws_the_rows_it_reaches(site: Site, open_page: PageOpener) -> None:
     site.publish(images=many(5000))
-    seen = visit()
-    seen.page.evaluate("scrollTo(0, document.body.scrollHeight / 2)")
-    seen.page.locator("#rows tr[aria-rowindex='2500']").wait_for()
-    assert seen.page.locator("#rows tr").count() < 60
+    opened = open_page()
+    opened.page.evaluate("scrollTo(0, document.body.scrollHeight / 2)")
+    opened.page.locator("#rows tr[aria-rowindex='2500']").wait_for()
+    assert opened.page.locator("#rows tr").count() < 60
 
 
 # Empty and unreachable ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("published", [True, False], ids=["empty index", "no index yet"])
-def test_an_empty_server_explains_the_first_upload(site: Site, visit: type_of_visit, published: bool) -> None:
+def test_an_empty_server_explains_the_first_upload(site: Site, open_page: PageOpener, published: bool) -> None:
     if published:
         site.publish()
-    seen = visit()
-    assert seen.page.locator("#headline").inner_text() == "No image here yet"
-    guide = seen.page.locator("#empty").inner_text()
+    opened = open_page()
+    assert opened.page.locator("#headline").inner_text() == "No image here yet"
+    guide = opened.page.locator("#empty").inner_text()
     assert "./scripts/upload --to alpine/3.22/amd64/default incus.tar.xz rootfs.squashfs" in guide
     assert "./scripts/presign images/alpine/3.22/amd64/default/20261123_1200/incus.tar.xz" in guide
-    assert seen.page.locator("#problems").is_hidden()
+    assert opened.page.locator("#problems").is_hidden()
     site.publish(images=document({NOBLE: product(NOBLE, [HOUR])}))
-    seen.later()
-    seen.page.locator("#rows tr[data-key]").wait_for()
-    assert seen.page.locator("#empty").is_hidden()
+    opened.later()
+    opened.page.locator("#rows tr[data-key]").wait_for()
+    assert opened.page.locator("#empty").is_hidden()
 
 
 @pytest.mark.parametrize(
@@ -400,19 +402,19 @@ def test_an_empty_server_explains_the_first_upload(site: Site, visit: type_of_vi
     [(503, "the server answered 503"), (403, "the server answered 403"), (0, "the server did not answer")],
 )
 def test_an_unreachable_catalog_is_stated_and_not_shown_as_empty(
-    site: Site, visit: type_of_visit, status: int, reason: str
+    site: Site, open_page: PageOpener, status: int, reason: str
 ) -> None:
     site.publish(images=realistic())
     site.broken[INDEX] = status
-    seen = visit()
-    assert seen.page.locator("#headline").inner_text() == "Catalog unreachable"
-    assert f"streams/v1/index.json: {reason}" in seen.page.get_by_role("alert").inner_text()
-    assert seen.page.locator("#empty").is_hidden()
+    opened = open_page()
+    assert opened.page.locator("#headline").inner_text() == "Catalog unreachable"
+    assert f"streams/v1/index.json: {reason}" in opened.page.get_by_role("alert").inner_text()
+    assert opened.page.locator("#empty").is_hidden()
     site.broken.clear()
-    seen.page.get_by_role("button", name="Try now").click()
-    seen.page.locator("#pulse.good").wait_for()
-    assert seen.page.locator("#headline").inner_text() == "48 products"
-    assert seen.page.locator("#problems").is_hidden()
+    opened.page.get_by_role("button", name="Try now").click()
+    opened.page.locator("#pulse.good").wait_for()
+    assert opened.page.locator("#headline").inner_text() == "48 products"
+    assert opened.page.locator("#problems").is_hidden()
 
 
 @pytest.mark.parametrize(
@@ -420,76 +422,76 @@ def test_an_unreachable_catalog_is_stated_and_not_shown_as_empty(
     [*((path, status) for path in (INDEX, IMAGES) for status in (0, 403, 404, 500)), (UNLISTED, 0), (UNLISTED, 403)],
 )
 def test_the_last_catalog_stays_when_the_server_stops_answering(
-    site: Site, visit: type_of_visit, path: str, status: int
+    site: Site, open_page: PageOpener, path: str, status: int
 ) -> None:
     site.publish(images=document({NOBLE: product(NOBLE, [HOUR])}))
-    seen = visit()
+    opened = open_page()
     site.broken[path] = status
-    seen.later()
-    seen.page.locator("#pulse.bad").wait_for()
-    assert seen.rows() == ["ubuntu noble"]
-    assert "What was read before is still shown" in seen.page.get_by_role("alert").inner_text()
+    opened.later()
+    opened.page.locator("#pulse.bad").wait_for()
+    assert opened.rows() == ["ubuntu noble"]
+    assert "What was read before is still shown" in opened.page.get_by_role("alert").inner_text()
     site.broken.clear()
-    seen.later()
-    seen.page.locator("#pulse.good").wait_for()
+    opened.later()
+    opened.page.locator("#pulse.good").wait_for()
 
 
-def test_a_catalog_cut_short_keeps_what_was_read(site: Site, visit: type_of_visit) -> None:
+def test_a_catalog_cut_short_keeps_what_was_read(site: Site, open_page: PageOpener) -> None:
     site.publish(images=document({NOBLE: product(NOBLE, [HOUR])}))
-    seen = visit()
+    opened = open_page()
     site.files[IMAGES] = site.files[IMAGES][:-20]
-    seen.later()
-    seen.page.locator("#pulse.bad").wait_for()
-    assert "not JSON" in seen.page.get_by_role("alert").inner_text()
-    assert seen.rows() == ["ubuntu noble"]
+    opened.later()
+    opened.page.locator("#pulse.bad").wait_for()
+    assert "not JSON" in opened.page.get_by_role("alert").inner_text()
+    assert opened.rows() == ["ubuntu noble"]
 
 
-def test_one_broken_stream_does_not_hide_the_others(site: Site, visit: type_of_visit) -> None:
+def test_one_broken_stream_does_not_hide_the_others(site: Site, open_page: PageOpener) -> None:
     daily = {"alpine:edge:amd64:default": product("alpine:edge:amd64:default", [HOUR], stream="images-daily")}
     site.publish(images=document({NOBLE: product(NOBLE, [HOUR])}), images_daily=document(daily))
     site.broken[IMAGES] = 500
-    seen = visit()
-    assert seen.rows() == ["alpine edge"]
-    assert "streams/v1/images.json" in seen.page.get_by_role("alert").inner_text()
+    opened = open_page()
+    assert opened.rows() == ["alpine edge"]
+    assert "streams/v1/images.json" in opened.page.get_by_role("alert").inner_text()
 
 
-def test_a_failing_server_is_polled_less_often(site: Site, visit: type_of_visit) -> None:
+def test_a_failing_server_is_polled_less_often(site: Site, open_page: PageOpener) -> None:
     site.broken[INDEX] = 503
-    seen = visit()
+    opened = open_page()
     for wait in (30, 60, 120, 240, 300, 300):
-        seen.page.get_by_role("alert").get_by_text(f"The next try is in {wait} seconds").wait_for()
+        opened.page.get_by_role("alert").get_by_text(f"The next try is in {wait} seconds").wait_for()
         del site.answers[:]
-        seen.later(wait // 2)
+        opened.later(wait // 2)
         assert site.answers == [], wait
-        with seen.page.expect_response(re.compile("index.json")):
-            seen.later(wait // 2 + 1)
+        with opened.page.expect_response(re.compile("index.json")):
+            opened.later(wait // 2 + 1)
 
 
-def test_the_api_link_opens_a_page_for_people(visit: type_of_visit) -> None:
-    seen = visit()
-    seen.page.locator("#api").click()
-    seen.page.wait_for_url("**/api.html")
-    assert seen.page.locator("h1").inner_text() == "The upload API"
-    assert "POST /uploads" in seen.page.locator("main").inner_text()
-    assert seen.page.evaluate("getComputedStyle(document.querySelector('.api main')).maxWidth") != "none", "styled"
-    assert seen.violations() == []
+def test_the_api_link_opens_a_page_for_people(open_page: PageOpener) -> None:
+    opened = open_page()
+    opened.page.locator("#api").click()
+    opened.page.wait_for_url("**/api.html")
+    assert opened.page.locator("h1").inner_text() == "The upload API"
+    assert "POST /uploads" in opened.page.locator("main").inner_text()
+    assert opened.page.evaluate("getComputedStyle(document.querySelector('.api main')).maxWidth") != "none", "styled"
+    assert opened.violations() == []
 
 
 def test_without_javascript_the_page_explains_that_and_shows_how_to_add_the_server(browser: Any, site: Site) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(site.url)
-    said = page.locator("main, noscript").all_inner_texts()
+    texts = page.locator("main, noscript").all_inner_texts()
     context.close()
-    assert "This page needs JavaScript" in "".join(said)
-    assert "incus remote add my-images" in "".join(said)
+    assert "This page needs JavaScript" in "".join(texts)
+    assert "incus remote add my-images" in "".join(texts)
 
 
 # Other servers --------------------------------------------------------------------------------------------------------
 
 
 def test_a_mirrored_image_shows_its_server_and_the_time_of_the_last_comparison(
-    site: Site, visit: type_of_visit
+    site: Site, open_page: PageOpener
 ) -> None:
     mirrored = product(NOBLE, [HOUR, 2 * HOUR])
     for version in mirrored["versions"].values():
@@ -498,26 +500,26 @@ def test_a_mirrored_image_shows_its_server_and_the_time_of_the_last_comparison(
     compared = (NOW - timedelta(minutes=7)).isoformat()
     one = {"host": "images.example.net", "stream": "images", "compared": compared}
     site.files["/streams/mirrors.json"] = json.dumps({"format": "mirrors:1.0", "mirrors": [one]}).encode()
-    seen = visit(f"?product=images/{NOBLE}")
-    about = seen.page.locator("#detail-body dl")
+    opened = open_page(f"?product=images/{NOBLE}")
+    about = opened.page.locator("#detail-body dl")
     about.get_by_text("7 minutes ago").wait_for()
     assert "images.example.net, compared 7 minutes ago" in about.inner_text()
     assert "ab" * 20 in about.inner_text()
 
 
-def test_without_mirrors_the_page_does_not_request_their_status(site: Site, visit: type_of_visit) -> None:
+def test_without_mirrors_the_page_does_not_request_their_status(site: Site, open_page: PageOpener) -> None:
     site.publish(images=document({NOBLE: product(NOBLE, [HOUR])}))
-    seen = visit(f"?product=images/{NOBLE}")
-    assert "Comes from" not in seen.page.locator("#detail-body dl").inner_text()
+    opened = open_page(f"?product=images/{NOBLE}")
+    assert "Comes from" not in opened.page.locator("#detail-body dl").inner_text()
     assert {path for path, _ in site.answers if "mirrors" in path} == set()
 
 
-def test_a_mirrored_server_without_a_status_is_named_without_a_time(site: Site, visit: type_of_visit) -> None:
+def test_a_mirrored_server_without_a_status_is_named_without_a_time(site: Site, open_page: PageOpener) -> None:
     mirrored = product(NOBLE, [HOUR])
     for version in mirrored["versions"].values():
         version["mirrored_from"] = "images.example.net"
     site.publish(images=document({NOBLE: mirrored}))
-    seen = visit(f"?product=images/{NOBLE}")
-    assert "images.example.net" in seen.page.locator("#detail-body dl").inner_text()
-    assert "compared" not in seen.page.locator("#detail-body dl").inner_text()
-    assert seen.page.locator("#problems").inner_text() == ""
+    opened = open_page(f"?product=images/{NOBLE}")
+    assert "images.example.net" in opened.page.locator("#detail-body dl").inner_text()
+    assert "compared" not in opened.page.locator("#detail-body dl").inner_text()
+    assert opened.page.locator("#problems").inner_text() == ""

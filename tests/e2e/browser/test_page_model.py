@@ -52,19 +52,19 @@ def test_a_version_name_is_a_moment_or_nothing(call: Callable[..., Any], name: s
 
 
 @pytest.mark.parametrize(
-    ("size_bytes", "said"),
+    ("size_bytes", "text"),
     [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (10_239, "10 KiB"), (3 * 1024**2, "3.0 MiB"), (2**40, "1.0 TiB")],
 )
-def test_sizes_are_in_binary_units(call: Callable[..., Any], size_bytes: int, said: str) -> None:
-    assert call("model", "size", size_bytes) == said
+def test_sizes_are_in_binary_units(call: Callable[..., Any], size_bytes: int, text: str) -> None:
+    assert call("model", "size", size_bytes) == text
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "text"),
     [(20, "just now"), (60, "1 minute ago"), (7199, "1 hour ago"), (86_400, "1 day ago"), (-172_800, "in 2 days")],
 )
-def test_ages_are_rounded_down(call: Callable[..., Any], seconds: int, said: str) -> None:
-    assert call("model", "age", 1_000_000_000_000, 1_000_000_000_000 + seconds * 1000) == said
+def test_ages_are_rounded_down(call: Callable[..., Any], seconds: int, text: str) -> None:
+    assert call("model", "age", 1_000_000_000_000, 1_000_000_000_000 + seconds * 1000) == text
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.e2e.browser.conftest import Visit, type_of_visit
+from tests.e2e.browser.conftest import BrowserPage, PageOpener
 from tests.support.browser.catalogs import document, product, realistic
 from tests.support.browser.site_server import INDEX, Site
 from tests.support.extras import optional
@@ -35,43 +35,43 @@ def hostile() -> dict[str, Any]:
     return one
 
 
-def test_a_hostile_catalog_is_shown_as_text(site: Site, visit: type_of_visit) -> None:
+def test_a_hostile_catalog_is_shown_as_text(site: Site, open_page: PageOpener) -> None:
     withheld = {NOBLE: [{"alias": MARKUP, "reason": MARKUP}]}
     site.publish(images=document({NOBLE: hostile()}, withheld=withheld, unlisted={NOBLE: {MARKUP: MARKUP}}))
-    seen = visit(f"?product=images/{NOBLE}")
-    assert MARKUP in seen.page.locator("#rows a").inner_text()
-    assert "</script><script>" in seen.page.locator("#detail h2").inner_text()
-    assert seen.page.locator("img, #page script, #detail script").count() == 0
-    assert seen.page.evaluate("window.pwned") is None
-    assert seen.violations() == []
-    assert seen.errors == []
+    opened = open_page(f"?product=images/{NOBLE}")
+    assert MARKUP in opened.page.locator("#rows a").inner_text()
+    assert "</script><script>" in opened.page.locator("#detail h2").inner_text()
+    assert opened.page.locator("img, #page script, #detail script").count() == 0
+    assert opened.page.evaluate("window.pwned") is None
+    assert opened.violations() == []
+    assert opened.errors == []
 
 
-def test_a_hostile_path_links_below_this_server(site: Site, visit: type_of_visit) -> None:
+def test_a_hostile_path_links_below_this_server(site: Site, open_page: PageOpener) -> None:
     site.publish(images=document({NOBLE: hostile()}))
-    seen = visit(f"?product=images/{NOBLE}")
-    addresses = seen.page.locator("#detail .files a").evaluate_all("(links) => links.map((link) => link.href)")
+    opened = open_page(f"?product=images/{NOBLE}")
+    addresses = opened.page.locator("#detail .files a").evaluate_all("(links) => links.map((link) => link.href)")
     assert len(addresses) == 3
     assert [address for address in addresses if not address.startswith(site.url)] == []
     assert [address for address in addresses if "?" in address or "#" in address] == []
 
 
-def test_a_hostile_alias_is_one_quoted_word_in_a_command(site: Site, visit: type_of_visit) -> None:
+def test_a_hostile_alias_is_one_quoted_word_in_a_command(site: Site, open_page: PageOpener) -> None:
     site.publish(images=document({NOBLE: hostile()}))
-    seen = visit(f"?product=images/{NOBLE}")
-    line = seen.page.locator("#detail .command code").first.inner_text()
+    opened = open_page(f"?product=images/{NOBLE}")
+    line = opened.page.locator("#detail .command code").first.inner_text()
     assert line == "incus launch 'my-images:$(touch /tmp/pwned);'\\''\"`'"
 
 
-def test_no_command_is_offered_for_an_alias_with_control_characters(site: Site, visit: type_of_visit) -> None:
+def test_no_command_is_offered_for_an_alias_with_control_characters(site: Site, open_page: PageOpener) -> None:
     site.publish(images=document({NOBLE: product(NOBLE, [HOUR], aliases="a\x1b[2Jb")}))
-    seen = visit(f"?product=images/{NOBLE}")
-    assert seen.page.locator("#detail h2").inner_text() == "ubuntu noble"
-    assert not any("launch" in line for line in seen.page.locator("#detail .command code").all_text_contents())
+    opened = open_page(f"?product=images/{NOBLE}")
+    assert opened.page.locator("#detail h2").inner_text() == "ubuntu noble"
+    assert not any("launch" in line for line in opened.page.locator("#detail .command code").all_text_contents())
 
 
 @pytest.mark.parametrize("wrong", [None, 7, "text", [], [None], {"a": None}, True])
-def test_wrong_types_anywhere_do_not_break_the_others(site: Site, visit: type_of_visit, wrong: Any) -> None:
+def test_wrong_types_anywhere_do_not_break_the_others(site: Site, open_page: PageOpener, wrong: Any) -> None:
     fields = ["aliases", "arch", "os", "release_title", "requirements", "support_eol", "versions"]
     products = {
         f"broken:{field}:amd64:default": product(f"b:{field}:amd64:default", [HOUR]) | {field: wrong}
@@ -81,15 +81,15 @@ def test_wrong_types_anywhere_do_not_break_the_others(site: Site, visit: type_of
     half["versions"]["20261123_1100"]["items"]["disk.qcow2"] = wrong
     products |= {"broken:whole:amd64:default": wrong, "broken:items:amd64:default": half, NOBLE: product(NOBLE, [HOUR])}
     site.publish(images=document(products, withheld={NOBLE: wrong}, unlisted={"broken:waiting:amd64:default": wrong}))
-    seen = visit(f"?product=images/{NOBLE}")
-    assert seen.page.locator("#table").get_attribute("aria-rowcount") == str(len(fields) + 5)
-    assert seen.page.locator("#detail h2").inner_text() == "ubuntu noble"
-    assert seen.errors == []
+    opened = open_page(f"?product=images/{NOBLE}")
+    assert opened.page.locator("#table").get_attribute("aria-rowcount") == str(len(fields) + 5)
+    assert opened.page.locator("#detail h2").inner_text() == "ubuntu noble"
+    assert opened.errors == []
 
 
-def tour(seen: Visit) -> None:
+def use_each_part(opened: BrowserPage) -> None:
     """Do everything that a visitor can do, once."""
-    page = seen.page
+    page = opened.page
     page.locator("#search").fill("ubuntu")
     page.locator("#filter-arch").select_option("arm64")
     page.locator("#states button").first.click()
@@ -99,18 +99,18 @@ def tour(seen: Visit) -> None:
     page.locator("#rows a").first.click()
     page.locator("#detail summary").first.click()
     page.locator("#detail .copy").first.click()
-    seen.later()
+    opened.later()
     page.locator("#detail-close").click()
 
 
-def test_a_whole_visit_violates_no_policy_and_asks_no_other_host(site: Site, visit: type_of_visit) -> None:
+def test_a_whole_visit_violates_no_policy_and_asks_no_other_host(site: Site, open_page: PageOpener) -> None:
     site.publish(images=realistic())
-    seen = visit()
-    tour(seen)
-    assert seen.violations() == []
-    assert seen.errors == []
-    assert len(seen.requests) > 4
-    assert [url for url in seen.requests if not url.startswith((site.url, "data:image/svg+xml"))] == []
+    opened = open_page()
+    use_each_part(opened)
+    assert opened.violations() == []
+    assert opened.errors == []
+    assert len(opened.requests) > 4
+    assert [url for url in opened.requests if not url.startswith((site.url, "data:image/svg+xml"))] == []
 
 
 @pytest.mark.parametrize(
@@ -123,11 +123,11 @@ def test_a_whole_visit_violates_no_policy_and_asks_no_other_host(site: Site, vis
         ("try { document.body.innerHTML = '<b>x</b>' } catch {}", "require-trusted-types-for"),
     ],
 )
-def test_the_policy_is_in_force(site: Site, visit: type_of_visit, attack: str, directive: str) -> None:
+def test_the_policy_is_in_force(site: Site, open_page: PageOpener, attack: str, directive: str) -> None:
     site.publish()
-    seen = visit()
-    seen.page.evaluate(f"() => {{ {attack} }}")
-    assert seen.first_violation().startswith(directive)
+    opened = open_page()
+    opened.page.evaluate(f"() => {{ {attack} }}")
+    assert opened.first_violation().startswith(directive)
 
 
 # For everybody --------------------------------------------------------------------------------------------------------
@@ -142,22 +142,22 @@ def serious(page: "Page") -> list[str]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("place", ["list", "product", "waiting", "empty", "unreachable", "phone", "phone product"])
-def test_axe_finds_nothing_serious(site: Site, visit: type_of_visit, scheme: str, place: str) -> None:
+def test_axe_finds_nothing_serious(site: Site, open_page: PageOpener, scheme: str, place: str) -> None:
     site.publish(images=document({}) if place == "empty" else realistic())
     if place == "unreachable":
         site.broken[INDEX] = 503
     open_product = {"product": NOBLE, "phone product": NOBLE, "waiting": "nixos:25.11:amd64:default"}.get(place)
     options = PHONE if place.startswith("phone") else {}
     # axe-core is injected into the page as a script, which the page's own policy rightly refuses.
-    seen = visit(
+    opened = open_page(
         f"?product=images/{open_product}" if open_product else "", color_scheme=scheme, bypass_csp=True, **options
     )
-    assert serious(seen.page) == []
+    assert serious(opened.page) == []
 
 
-def test_the_page_works_without_a_mouse(site: Site, visit: type_of_visit) -> None:
+def test_the_page_works_without_a_mouse(site: Site, open_page: PageOpener) -> None:
     site.publish(images=realistic())
-    page = visit().page
+    page = open_page().page
     page.keyboard.press("/")
     page.keyboard.type("alpine")
     page.keyboard.press("ArrowDown")
@@ -171,25 +171,25 @@ def test_the_page_works_without_a_mouse(site: Site, visit: type_of_visit) -> Non
     assert page.locator("#rows tr:has(a:focus)").get_attribute("data-key") == key
 
 
-def test_rows_have_their_position_in_the_whole_list(site: Site, visit: type_of_visit) -> None:
+def test_rows_have_their_position_in_the_whole_list(site: Site, open_page: PageOpener) -> None:
     site.publish(images=realistic())
-    page = visit().page
+    page = open_page().page
     assert page.get_by_role("table", name="Products").get_attribute("aria-rowcount") == "49"
     assert page.locator("#rows tr[data-key]").nth(4).get_attribute("aria-rowindex") == "6"
 
 
 @pytest.mark.parametrize("query", ["", f"?product=images/{NOBLE}"])
-def test_a_phone_never_scrolls_sideways(site: Site, visit: type_of_visit, query: str) -> None:
+def test_a_phone_never_scrolls_sideways(site: Site, open_page: PageOpener, query: str) -> None:
     site.publish(images=realistic())
-    page = visit(query, **PHONE).page
+    page = open_page(query, **PHONE).page
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     detail = page.locator("#detail")
     assert not detail.is_visible() or detail.evaluate("(panel) => panel.scrollWidth") <= 390
 
 
-def test_on_a_phone_the_product_covers_the_list(site: Site, visit: type_of_visit) -> None:
+def test_on_a_phone_the_product_covers_the_list(site: Site, open_page: PageOpener) -> None:
     site.publish(images=realistic())
-    page = visit(**PHONE).page
+    page = open_page(**PHONE).page
     page.locator("#rows a").first.tap()
     assert page.locator("#detail").bounding_box() == {"x": 0, "y": 0, "width": 390, "height": 844}
     assert page.locator("#page").evaluate("(list) => list.inert")
@@ -204,10 +204,10 @@ def luminance(page: "Page") -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-def test_colours_follow_the_system_until_the_reader_chooses(site: Site, visit: type_of_visit) -> None:
+def test_colours_follow_the_system_until_the_reader_chooses(site: Site, open_page: PageOpener) -> None:
     site.publish()
-    light = visit(color_scheme="light").page
-    dark = visit(color_scheme="dark").page
+    light = open_page(color_scheme="light").page
+    dark = open_page(color_scheme="dark").page
     assert luminance(light) > 200
     assert luminance(dark) < 50
     dark.locator("#theme").click()

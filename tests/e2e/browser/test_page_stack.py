@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from page.build import ARTEFACT
-from tests.e2e.browser.conftest import type_of_visit
+from tests.e2e.browser.conftest import PageOpener
 from tests.support.images import split_image
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def test_the_stack_serves_this_page(stack: "Stack") -> None:
 
 
 def test_an_upload_goes_from_incomplete_to_healthy_without_a_reload(
-    stack: "Stack", visit: type_of_visit, tmp_path: Path
+    stack: "Stack", open_page: PageOpener, tmp_path: Path
 ) -> None:
     files = written(tmp_path, split_image(seed="page"))
     metadata, root = files.items()
@@ -47,35 +47,36 @@ def test_an_upload_goes_from_incomplete_to_healthy_without_a_reload(
     stack.wait_until(
         lambda: PRODUCT.encode() in stack.get("streams/v1/images.unlisted.json")[1], "the first file noticed"
     )
-    seen = visit("?q=page", url=f"{stack.base_url}/", clock=False, ignore_https_errors=True)
-    state = seen.page.locator(f'#rows tr[data-key="images/{PRODUCT}"] td.state')
+    opened = open_page("?q=page", url=f"{stack.base_url}/", clock=False, ignore_https_errors=True)
+    state = opened.page.locator(f'#rows tr[data-key="images/{PRODUCT}"] td.state')
     state.get_by_text("Incomplete").wait_for()
-    seen.page.evaluate("window.sameDocument = true")
+    opened.page.evaluate("window.sameDocument = true")
     stack.upload(PREFIX, dict([root]))
     state.get_by_text("Healthy").wait_for(timeout=REFRESH_MS)
-    assert seen.page.evaluate("window.sameDocument")
-    assert seen.violations() == []
-    assert seen.errors == []
+    assert opened.page.evaluate("window.sameDocument")
+    assert opened.violations() == []
+    assert opened.errors == []
     fingerprint = hashlib.sha256(b"".join(file.read_bytes() for file in files.values())).hexdigest()
-    seen.page.get_by_role("link", name="alpine page").click()
-    assert fingerprint in seen.page.locator("#detail").inner_text()
+    opened.page.get_by_role("link", name="alpine page").click()
+    assert fingerprint in opened.page.locator("#detail").inner_text()
     origin = stack.base_url.removesuffix("/")
     assert (
-        f"incus remote add my-images {origin} --protocol=simplestreams" in seen.page.locator("#remote-add").inner_text()
+        f"incus remote add my-images {origin} --protocol=simplestreams"
+        in opened.page.locator("#remote-add").inner_text()
     )
 
 
 def test_every_link_of_a_product_leads_to_the_bytes_it_names(
-    stack: "Stack", visit: type_of_visit, tmp_path: Path
+    stack: "Stack", open_page: PageOpener, tmp_path: Path
 ) -> None:
     prefix = PREFIX.replace("/page/", "/links/")
     stack.wait_until(lambda: stack.get("")[0] == 200, "the page at /")
     stack.upload(prefix, written(tmp_path, split_image(seed="links")))
     stack.wait_until(lambda: "alpine:links:amd64:default" in listed(stack), "the product listed")
-    seen = visit(
+    opened = open_page(
         "?product=images/alpine:links:amd64:default", url=f"{stack.base_url}/", clock=False, ignore_https_errors=True
     )
-    entries = seen.page.locator("#detail .files li")
+    entries = opened.page.locator("#detail .files li")
     assert entries.count() == 2
     for entry in entries.all():
         path = (entry.locator("a").get_attribute("href") or "").removeprefix(f"{stack.base_url}/")

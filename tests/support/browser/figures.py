@@ -20,26 +20,26 @@ if TYPE_CHECKING:
 
 PRODUCTS = 5000
 RUNS = 5
-MARK = "performance.getEntriesByName('first-row')[0]?.startTime ?? 0"
+FIRST_ROW_AT = "performance.getEntriesByName('first-row')[0]?.startTime ?? 0"
 # From the key press until the list has changed and its layout is done.
 TYPED = """() => { const box = document.getElementById("search"); const start = performance.now(); box.value = "r43";
   box.dispatchEvent(new Event("input")); document.body.getBoundingClientRect(); return performance.now() - start; }"""
 
 
-def visit(browser: "Browser", site: Site) -> tuple[float, float]:
+def measure(browser: "Browser", site: Site) -> tuple[float, float]:
     """Return the milliseconds to the first row, and those from a key press to the filtered list."""
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     page = context.new_page()
     page.goto(site.url)
-    first_row = mark(page)
+    first_row = first_row_at(page)
     typed: float = page.evaluate(TYPED)
     context.close()
     return first_row, typed
 
 
-def mark(page: "Page") -> float:
+def first_row_at(page: "Page") -> float:
     for _ in range(600):
-        if found := float(page.evaluate(MARK)):
+        if found := float(page.evaluate(FIRST_ROW_AT)):
             return found
         page.wait_for_timeout(50)
     raise TimeoutError("no row within 30 s")
@@ -49,7 +49,7 @@ def main() -> None:
     page = ARTEFACT.read_bytes()
     with chromium() as browser, serving() as site:
         site.publish(images=many(PRODUCTS))
-        first_rows, typed = zip(*(visit(browser, site) for _ in range(RUNS)), strict=True)
+        first_rows, typed = zip(*(measure(browser, site) for _ in range(RUNS)), strict=True)
         figures = {
             "products": PRODUCTS,
             "catalog_bytes": len(site.files[IMAGES]),

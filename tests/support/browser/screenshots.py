@@ -1,4 +1,4 @@
-"""The pictures of the page.
+"""The screenshots of the page.
 
 `.venv/bin/python -m tests.support.browser.screenshots` makes those in infra/page/screenshots.
 
@@ -34,7 +34,7 @@ SIGNED_BY = "8d2e4f6a0b1c3d5e7f9081a2b3c4d5e6f7089a1b"
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class Screenshot:
     """Width and height in CSS pixels; `query` is the page's."""
 
     name: str
@@ -45,13 +45,13 @@ class Picture:
     scale: float = 1
 
 
-PICTURES = [
-    Picture("light", "light", 1280, 860),
-    Picture("dark", "dark", 1280, 860, "?sort=-state"),
-    Picture("product-light", "light", 1280, 860, f"?product=images/{NOBLE}"),
-    Picture("product-dark", "dark", 1280, 860, f"?product=images/{NOBLE}"),
-    Picture("phone-light", "light", 390, 844, scale=2),
-    Picture("phone-dark", "dark", 390, 844, f"?product=images/{NOBLE}", scale=2),
+SCREENSHOTS = [
+    Screenshot("light", "light", 1280, 860),
+    Screenshot("dark", "dark", 1280, 860, "?sort=-state"),
+    Screenshot("product-light", "light", 1280, 860, f"?product=images/{NOBLE}"),
+    Screenshot("product-dark", "dark", 1280, 860, f"?product=images/{NOBLE}"),
+    Screenshot("phone-light", "light", 390, 844, scale=2),
+    Screenshot("phone-dark", "dark", 390, 844, f"?product=images/{NOBLE}", scale=2),
 ]
 
 
@@ -76,8 +76,8 @@ def with_palette(shot: Image.Image) -> Image.Image:
     small = shot.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     palette = small.getpalette() or []
     pairs = Counter(zip(small.tobytes(), batched(shot.tobytes()), strict=True))
-    for (place, colour), _ in reversed(pairs.most_common()):
-        palette[3 * place : 3 * place + 3] = colour
+    for (index, colour), _ in reversed(pairs.most_common()):
+        palette[3 * index : 3 * index + 3] = colour
     small.putpalette(palette)
     return small
 
@@ -88,8 +88,8 @@ def batched(pixels: bytes) -> "Iterator[tuple[int, int, int]]":
     return zip(values, values, values, strict=True)
 
 
-def take(browser: "Browser", site: Site, picture: Picture, folder: Path) -> Path:
-    """Writes the picture as `<name>.png` and returns its path."""
+def take(browser: "Browser", site: Site, screenshot: Screenshot, folder: Path) -> Path:
+    """Writes the screenshot as `<name>.png` and returns its path."""
 
     def answer(route: "Route") -> None:
         path = route.request.url.removeprefix(ORIGIN).split("?")[0]
@@ -100,17 +100,17 @@ def take(browser: "Browser", site: Site, picture: Picture, folder: Path) -> Path
         route.fulfill(body=site.files[path], content_type=kind)
 
     context = browser.new_context(
-        viewport={"width": picture.width, "height": picture.height},
-        color_scheme=picture.scheme,
-        device_scale_factor=picture.scale,
+        viewport={"width": screenshot.width, "height": screenshot.height},
+        color_scheme=screenshot.scheme,
+        device_scale_factor=screenshot.scale,
         reduced_motion="reduce",
     )
     context.route("**", answer)
     page = context.new_page()
     page.clock.install(time=NOW)
-    page.goto(f"{ORIGIN}/{picture.query}")
+    page.goto(f"{ORIGIN}/{screenshot.query}")
     page.locator("#rows tr[data-key]").first.wait_for()
-    target = folder / f"{picture.name}.png"
+    target = folder / f"{screenshot.name}.png"
     with_palette(Image.open(BytesIO(page.screenshot())).convert("RGB")).save(target, optimize=True)
     context.close()
     return target
@@ -119,6 +119,6 @@ def take(browser: "Browser", site: Site, picture: Picture, folder: Path) -> Path
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
     with chromium() as running:
-        for wanted in PICTURES:
+        for wanted in SCREENSHOTS:
             made = take(running, content(), wanted, FOLDER)
             sys.stdout.write(f"{made} {made.stat().st_size // 1024} KiB\n")

@@ -24,7 +24,7 @@ _TLS: int = 0x16
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class RecordedRequest:
     """One request. `clear` is true if it came over http."""
 
     clear: bool
@@ -40,14 +40,14 @@ class BothSchemes:
     address: str
     ca_file: Path
     refuses: bool = False
-    seen: list[Seen] = field(default_factory=list)
+    requests: list[RecordedRequest] = field(default_factory=list)
 
-    def clear(self) -> list[Seen]:
-        return [seen for seen in self.seen if seen.clear]
+    def clear(self) -> list[RecordedRequest]:
+        return [request for request in self.requests if request.clear]
 
-    def leaks(self, secret: str, *logins: str) -> list[Seen]:
+    def leaks(self, secret: str, *logins: str) -> list[RecordedRequest]:
         """Return the requests over http that show a token, in the path or as one of these headers."""
-        return [seen for seen in self.clear() if secret in seen.path or seen.authorization in logins]
+        return [request for request in self.clear() if secret in request.path or request.authorization in logins]
 
 
 def outside_address() -> str:
@@ -129,7 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _note(self, status: int) -> None:
         login = self.headers.get("Authorization", "")
-        self.server.both.seen.append(Seen(self.is_clear, self.path, login, status))
+        self.server.both.requests.append(RecordedRequest(self.is_clear, self.path, login, status))
 
     def _answer_clear(self) -> None:
         status = 403 if self.server.both.refuses else 301

@@ -21,11 +21,14 @@ REGION = "us-east-1"
 
 @dataclass
 class S3Server:
-    """One versioned bucket. Its events under `images` go to the queue `arrivals`; `told` has those of a watcher."""
+    """One versioned bucket. Its events under `images` go to the queue `arrivals`.
+
+    `watched_events` has those that a watcher of the process got.
+    """
 
     endpoint: str
     arrivals_url: str = ""
-    told: list[dict[str, Any]] = field(default_factory=list)
+    watched_events: list[dict[str, Any]] = field(default_factory=list)
 
     def client(self, service: str) -> Any:
         config = Config(signature_version="s3v4", s3={"addressing_style": "path"}) if service == "s3" else Config()
@@ -57,7 +60,7 @@ def running_s3(folder: Path) -> Iterator[S3Server]:
     try:
         process.wait_until_ready()
         server = S3Server(process.endpoint)
-        process.watch(server.told.append)
+        process.watch(server.watched_events.append)
         server.arrivals_url, arn = server.make_queue("arrivals")
         _make_bucket(server.client("s3"), arn)
         yield server
