@@ -284,7 +284,7 @@ def test_the_script_fails_if_the_listed_digests_differ_from_those_it_sent(
 def test_a_file_that_changed_without_another_size_is_no_lost_race(
     listener: ThreadingHTTPServer, tmp_path: Path
 ) -> None:
-    """Parts have no digest of the whole file: only the listing tells."""
+    """Parts have no digest of the whole file: only the listing has it."""
     status, text = Listener.answers["/versions/"]
     Listener.answers["/versions/"] = (status, re.sub(r"[0-9a-f]{64}", "b" * 64, text))
     change = f"printf x | dd of={tmp_path / 'image.tar.gz'} bs=1 seek=9 conv=notrunc"

@@ -1,4 +1,4 @@
-"""The wire between boto3 and AWS: a test says what AWS answers, and nothing leaves this machine."""
+"""The wire between boto3 and AWS: a test sets what AWS answers, and nothing leaves this machine."""
 
 from __future__ import annotations
 

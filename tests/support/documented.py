@@ -20,7 +20,7 @@ PAGES: Final = {
         *(page for folder in FOLDERS for page in sorted((PROJECT / folder).rglob("*.md"))),
     )
 }
-"""Path in the project → text. CHANGELOG.md and .changes/ tell of the past."""
+"""Path in the project → text. CHANGELOG.md and .changes/ describe the past."""
 
 _BLOCK: Final = re.compile(
     r"^(?P<indent> *)```(?P<language>[^\n]*)\n(?P<body>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL

@@ -48,7 +48,7 @@ class Answer:
 class Ledger:
     """Expectations by path of a version or key of a file; a path without one was never withdrawn.
 
-    `quiet` says whether nobody looks at a version just now, and its record is up to date.
+    `quiet` returns whether nobody looks at a version just now, and its record is up to date.
     """
 
     quiet: Callable[[str], bool]

@@ -176,7 +176,7 @@ def _unusable(image: Image, body: Callable[[str], bytes | None], client: str) ->
         if "root" in bodies:
             _check_root(bodies["root"], image.properties["type"])
         elif "rootfs.img" in members and image.type == "container":
-            pass  # Incus before 7.1 takes it for one: `_machines_in_front` tells whether that does harm
+            pass  # Incus before 7.1 takes it for one: `_machines_in_front` reports whether that does harm
         elif image.type == "virtual-machine":
             _check_disk(members["rootfs.img"])
         elif not any(name.startswith("rootfs/") for name in members):

@@ -502,7 +502,7 @@ class FaultyStore:
         yield from (stored.body for stored in reversed(kept[:-1] if found else kept))
 
     def open(self, key: str, etag: str) -> Opened:
-        """Open an object, and tell the world the record from which the handler decided."""
+        """Open an object, and call `on_open` with the record from which the handler decided."""
         self._before(key)
         found = self._pinned(key, etag)
         self._world.on_open(key, self._records.get(f"versions/{key.rpartition('/')[0]}.json"))

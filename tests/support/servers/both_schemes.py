@@ -35,7 +35,7 @@ class RecordedRequest:
 
 @dataclass
 class BothSchemes:
-    """The requests so far. `refuses` says whether http is refused (403) rather than redirected."""
+    """The requests so far. `refuses`: whether http is refused (403) rather than redirected."""
 
     address: str
     ca_file: Path

@@ -1,4 +1,4 @@
-"""What tells people: alarms and the dashboard."""
+"""What notifies people: alarms and the dashboard."""
 
 import json
 from collections.abc import Iterator, Mapping

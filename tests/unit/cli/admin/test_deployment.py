@@ -99,7 +99,7 @@ def test_a_stack_is_read_from_its_outputs_and_parameters(monkeypatch: pytest.Mon
 
 
 def logging_to(target: str) -> Any:
-    """Return a session whose S3 says where the access logs of a bucket go."""
+    """Return a session whose S3 returns where the access logs of a bucket go."""
     answer = {"LoggingEnabled": {"TargetBucket": target, "TargetPrefix": "bucket/"}} if target else {}
     s3 = SimpleNamespace(get_bucket_logging=lambda Bucket: answer if Bucket == "images-1" else None)
     return SimpleNamespace(client=lambda *_, **__: s3)

@@ -1,4 +1,4 @@
-"""What `scripts/admin mirror` says and does, over a bucket and another server in memory."""
+"""What `scripts/admin mirror` prints and does, over a bucket and another server in memory."""
 
 from __future__ import annotations
 
