@@ -1,7 +1,7 @@
 """Versions with one of the faults that were found with real clients, and the check of what a server makes of them.
 
 Each row is uploaded, ingested and published as usual, and the served documents are read by
-`listing_faults`. `listed` names the files in the catalog, metadata apart; `says` is in a sentence to the publisher.
+`listing_faults`. `listed` names the files in the catalog, metadata apart; `reason` is in a sentence to the publisher.
 """
 
 from __future__ import annotations

@@ -282,12 +282,16 @@ def test_a_maintain_without_a_dead_letter_queue_is_a_finding() -> None:
 
 
 def test_dead_letters_of_maintain_are_a_finding_with_the_command_that_shows_them() -> None:
-    found = dict(only_faults(checks.check_queues(queued({}, FakeCloudWatch(0, "dead of maintain"), "images", counts=3))))
+    found = dict(
+        only_faults(checks.check_queues(queued({}, FakeCloudWatch(0, "dead of maintain"), "images", counts=3)))
+    )
     assert found["3 dead letters of maintain"] == "admin redrive maintain shows why, and what to do"
 
 
 def test_one_dead_letter_is_one() -> None:
-    found = dict(only_faults(checks.check_queues(queued({}, FakeCloudWatch(0, "dead of maintain"), "images", counts=1))))
+    found = dict(
+        only_faults(checks.check_queues(queued({}, FakeCloudWatch(0, "dead of maintain"), "images", counts=1)))
+    )
     assert "1 dead letter of maintain" in found
 
 

@@ -28,10 +28,10 @@ TABLE: dict[str, Row] = {
         f"5 {text}": row(
             split() | {"image.yaml": f"simplestream: {text}".encode()},
             "rootfs.squashfs",
-            reason=says,
+            reason=reason,
             aliases={alias: NOBLE} if alias else {},
         )
-        for text, alias, says in (
+        for text, alias, reason in (
             ("{release_aliases: {noble: 24.04}}", "ubuntu/24.04", ""),
             ("{release_aliases: {noble: 20.10}}", "ubuntu/20.10", ""),
             ("{release_aliases: {noble: 0o17}}", "ubuntu/0o17", ""),
@@ -68,7 +68,7 @@ TABLE: dict[str, Row] = {
         sums(f"SHA256 (rootfs.squashfs) = {images.sha256_hex(SQUASHFS)}\0"), "rootfs.squashfs"
     ),
     **{
-        f"6 a wrong digest, {what}": row(sums(line.format(WRONG)), reason=f"expected {WRONG} as SHA256SUMS says")
+        f"6 a wrong digest, {what}": row(sums(line.format(WRONG)), reason=f"expected {WRONG} as SHA256SUMS reason")
         for what, line in (
             ("a folder", "{}  out/rootfs.squashfs"),
             ("binary", "{} *rootfs.squashfs"),
@@ -102,7 +102,9 @@ TABLE: dict[str, Row] = {
         )
     },
     "6 it covers another name": row(sums(f"{WRONG}  noble.squashfs"), reason="covers no file of"),
-    "6 a root that it leaves out": row(sums(GOOD_SUMS.splitlines()[0]), "rootfs.squashfs", reason="is not in SHA256SUMS"),
+    "6 a root that it leaves out": row(
+        sums(GOOD_SUMS.splitlines()[0]), "rootfs.squashfs", reason="is not in SHA256SUMS"
+    ),
     **{
         f"6 a list named {name}": row(split() | {name: b"x"}, "rootfs.squashfs", reason="name it SHA256SUMS")
         for name in ("SHA256SUMS.txt", "sha256sums", "rootfs.squashfs.sha256")
@@ -113,9 +115,9 @@ TABLE: dict[str, Row] = {
             {OTHER_VERSION: split("1") | before, PATH: split("2") | after},
             f"{OTHER_VERSION}/rootfs.squashfs",
             f"{PATH}/rootfs.squashfs",
-            reason=says,
+            reason=reason,
         )
-        for what, before, after, says in (
+        for what, before, after, reason in (
             (
                 "no metadata.json",
                 {"metadata.json": b'{"aliases": ["lts"], "version": "24.04"}'},

@@ -53,7 +53,9 @@ TABLE: dict[str, Row] = {
         )
         for root, body in (("noble.squashfs", SQUASHFS), ("rootfs.tar.xz", ROOT), ("disk.qcow2", DISK))
     },
-    "1 metadata alone": row({"image.tar.gz": packed({"metadata.yaml": YAML}, "gz")}, reason="upload its root beside it"),
+    "1 metadata alone": row(
+        {"image.tar.gz": packed({"metadata.yaml": YAML}, "gz")}, reason="upload its root beside it"
+    ),
     "1 metadata in a folder": row(
         {"image.tar.gz": packed({"image/metadata.yaml": YAML, "image/rootfs/x": b""}, "gz")},
         reason="holds no metadata.yaml at its top level",
@@ -111,8 +113,8 @@ TABLE: dict[str, Row] = {
     ),
     # 7: metadata.yaml as the daemons read it
     **{
-        f"7 refused: {text}": row(split() | {"lxd.tar.xz": meta(OK + text, **{"b.tpl": b""})}, reason=says)
-        for text, says in (
+        f"7 refused: {text}": row(split() | {"lxd.tar.xz": meta(OK + text, **{"b.tpl": b""})}, reason=reason)
+        for text, reason in (
             ("properties: {release: [noble]}", "has a list at `properties.release`"),
             ("properties: {a: {b: c}}", "has a mapping at `properties.a`"),
             ("properties: noble", "expected a mapping of texts"),
@@ -127,9 +129,9 @@ TABLE: dict[str, Row] = {
     },
     **{
         f"7 taken: {text[:40]}": row(
-            split() | {"lxd.tar.xz": meta(OK + text, **{"a.tpl": b"x"})}, "rootfs.squashfs", reason=says
+            split() | {"lxd.tar.xz": meta(OK + text, **{"a.tpl": b"x"})}, "rootfs.squashfs", reason=reason
         )
-        for text, says in (
+        for text, reason in (
             ("", ""),
             ("---\nnotes: none", "more follows"),
             ("x: &a {b: c}\nproperties: {<<: *a}", ""),
@@ -141,9 +143,9 @@ TABLE: dict[str, Row] = {
     },
     **{
         f"7 a whole image, its template {where}": row(
-            {"u.tar.xz": packed({"metadata.yaml": APPLIES, "rootfs/etc/x": b"x", **more})}, *listed, reason=says
+            {"u.tar.xz": packed({"metadata.yaml": APPLIES, "rootfs/etc/x": b"x", **more})}, *listed, reason=reason
         )
-        for where, more, listed, says in (
+        for where, more, listed, reason in (
             ("behind the root", {"templates/a.tpl": b"x"}, ("u.tar.xz",), ""),
             ("nowhere", {"templates/b.tpl": b"x"}, (), "expected a file templates/a.tpl"),
         )
@@ -157,10 +159,10 @@ TABLE: dict[str, Row] = {
         f"8 {what} behind {how} of {file}": row(
             {"lxd.tar.xz": META, "rootfs.tar.xz": ROOT} | {file: compressed(images.tarball(members), how) + behind},
             *listed,
-            reason=says,
+            reason=reason,
         )
         for file, members in (("lxd.tar.xz", {"metadata.yaml": YAML}), ("rootfs.tar.xz", {"bin/x": b"x"}))
-        for what, how, behind, listed, says in (
+        for what, how, behind, listed, reason in (
             ("a signature", "gz", b"signature", (), "has bytes after its gzip data"),
             ("a line end", "gz", b"\n", (), "has bytes after its gzip data"),
             ("zeros and a line end", "gz", bytes(70_000) + b"\n", (), "has bytes after its gzip data"),
@@ -180,8 +182,8 @@ TABLE: dict[str, Row] = {
         for how in COMPRESSIONS
     },
     **{
-        f"8 a root {what}": row({"lxd.tar.xz": META, "rootfs.tar.xz": packed(members)}, *listed, reason=says)
-        for what, members, listed, says in (
+        f"8 a root {what}": row({"lxd.tar.xz": META, "rootfs.tar.xz": packed(members)}, *listed, reason=reason)
+        for what, members, listed, reason in (
             ("below rootfs/", {"rootfs/bin/sh": b"x", "./rootfs/etc/x": b"x"}, (), "all of it lies below rootfs/"),
             ("without a file", {}, (), "it holds no file"),
             ("with a folder rootfs/", {"rootfs/x": b"x", "bin/sh": b"x"}, ("rootfs.tar.xz",), ""),
@@ -192,8 +194,8 @@ TABLE: dict[str, Row] = {
         for how in COMPRESSIONS
     },
     **{
-        f"8 a disk {what}": row({"lxd.tar.xz": META, name: body}, reason=says)
-        for what, name, body, says in (
+        f"8 a disk {what}": row({"lxd.tar.xz": META, name: body}, reason=reason)
+        for what, name, body, reason in (
             ("cut short", "disk.qcow2", DISK[:1600], "is cut short"),
             ("of version 1", "disk.qcow2", images.qcow2_header(version=1) + bytes(4096), "is qcow2 version 1"),
             ("with a backing file", "disk1.img", disk3(backing=500, backing_bytes=11), "needs a backing file"),
@@ -219,8 +221,8 @@ TABLE: dict[str, Row] = {
         reason="its compression is number 9",
     ),
     **{
-        f"8 metadata with {what}": row({"lxd.tar.xz": body, "rootfs.squashfs": SQUASHFS}, reason=says)
-        for what, body, says in (
+        f"8 metadata with {what}": row({"lxd.tar.xz": body, "rootfs.squashfs": SQUASHFS}, reason=reason)
+        for what, body, reason in (
             ("a device", with_links(("dev/null", tarfile.CHRTYPE, "")), "is a device or a pipe"),
             (
                 "a path outside",
@@ -258,8 +260,8 @@ TABLE: dict[str, Row] = {
         aliases={"ubuntu": "ubuntu/current/amd64/default"},
     ),
     **{
-        f"13 {name}": row({name: b"hsqs"}, reason=says)
-        for name, says in (
+        f"13 {name}": row({name: b"hsqs"}, reason=reason)
+        for name, reason in (
             ("meta-0123.squashfs", "is metadata in squashfs form"),
             ("lxd_combined.squashfs", "is a unified image in squashfs form"),
             ("noble.squashfs", "is a whole image (compression_algorithm=squashfs)"),
@@ -271,10 +273,10 @@ TABLE: dict[str, Row] = {
     **{
         f"13 a squashfs with {what} named as a root": row(
             {"lxd.tar.xz": META, "rootfs.squashfs": images.squashfs_of(*names)},
-            *(["rootfs.squashfs"] if not says else []),
-            reason=says,
+            *(["rootfs.squashfs"] if not reason else []),
+            reason=reason,
         )
-        for what, names, says in (
+        for what, names, reason in (
             ("a whole image", ("metadata.yaml", "rootfs", "templates"), "is a whole image in squashfs form"),
             ("a whole machine", ("metadata.yaml", "rootfs.img"), "is a whole image in squashfs form"),
             ("metadata", ("metadata.yaml",), "is metadata in squashfs form"),

@@ -110,9 +110,9 @@ TABLE: dict[str, Row] = {
             {OTHER_VERSION: split("1"), PATH: split("2") | {DELTA: body}},
             f"{OTHER_VERSION}/rootfs.squashfs",
             f"{PATH}/rootfs.squashfs",
-            reason=says,
+            reason=reason,
         )
-        for what, body, says in (
+        for what, body, reason in (
             ("cut short", images.vcdiff()[:-1], "is cut short"),
             ("that makes nothing", images.vcdiff()[:5], "is cut short"),
             ("of another file", images.vcdiff(made_bytes=4097), "it was made for another file"),
@@ -147,7 +147,9 @@ TABLE: dict[str, Row] = {
         )
     },
     "4 two unified tarballs": row(
-        {"a.tar.gz": packed(UNIFIED, "gz"), "b.tar.xz": packed(UNIFIED)}, "a.tar.gz", reason="is a second unified tarball"
+        {"a.tar.gz": packed(UNIFIED, "gz"), "b.tar.xz": packed(UNIFIED)},
+        "a.tar.gz",
+        reason="is a second unified tarball",
     ),
     "4 squashfs, tar and disk": row(
         split() | {"rootfs.tar.xz": ROOT, "disk.qcow2": DISK}, "rootfs.squashfs", "rootfs.tar.xz", "disk.qcow2"
@@ -155,9 +157,12 @@ TABLE: dict[str, Row] = {
     # 9: architectures
     **{
         f"9 {arch}": row(
-            images.split_image(arch), "rootfs.squashfs", path=f"ubuntu/noble/{arch}/default/20261123_1000", reason=says
+            images.split_image(arch),
+            "rootfs.squashfs",
+            path=f"ubuntu/noble/{arch}/default/20261123_1000",
+            reason=reason,
         )
-        for arch, says in (
+        for arch, reason in (
             ("amd64v3", "every Incus, and LXD before 5.21.5"),
             ("x86_64_v1", "every LXD"),
             ("x86_64_v4", "every LXD"),
