@@ -107,13 +107,13 @@ def fetched(package: Package, kept: Path) -> bytes:
         return _checked((kept / package.name).read_bytes(), package)
     except FileNotFoundError:
         pass  # the usual case in a first build, not a problem to report
-    except (OSError, _OtherBytes) as problem:
+    except (OSError, _DigestMismatch) as problem:
         problems.append(f"{kept / package.name}: {problem}")
     for url in package.urls:
         try:
             with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:
                 body = _checked(answer.read(), package)
-        except (OSError, http.client.HTTPException, _OtherBytes) as problem:
+        except (OSError, http.client.HTTPException, _DigestMismatch) as problem:
             problems.append(f"{url}: {problem}")
             continue
         _keep(body, kept / package.name)
@@ -131,14 +131,14 @@ def fetched(package: Package, kept: Path) -> bytes:
     )
 
 
-class _OtherBytes(Exception):
+class _DigestMismatch(Exception):
     """The bytes are not those of the package; the message has both digests."""
 
 
 def _checked(body: bytes, package: Package) -> bytes:
     found = hashlib.sha256(body).hexdigest()
     if found != package.sha256:
-        raise _OtherBytes(f"sha256 {found}, expected {package.sha256}")
+        raise _DigestMismatch(f"sha256 {found}, expected {package.sha256}")
     return body
 
 

@@ -15,7 +15,7 @@ import trustme
 from cli.admin.errors import STORAGE
 from cli.admin.proxied import CA_VARIABLES, ProxiedConnections, proxy_of, trust
 from imageserver.errors import UpstreamRefused
-from imageserver.remote.server import Manners, RemoteServer
+from imageserver.remote.server import RemoteServer, RequestLimits
 from imageserver.upstream.mirrors import Mirror
 from tests.support import PROJECT
 from tests.support.processes import free_port
@@ -27,7 +27,7 @@ HOST = "images.example.org"
 INDEX = "streams/v1/index.json"
 EMPTY = b'{"format": "index:1.0", "index": {}}'
 PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY")
-SLOW = Manners(pause_s=1e6)
+SLOW = RequestLimits(pause_s=1e6)
 """No retries: a test that retried would not end."""
 
 

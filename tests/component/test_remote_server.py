@@ -20,14 +20,14 @@ import trustme
 
 from imageserver.errors import UpstreamChanged, UpstreamRefused, UpstreamUnavailable
 from imageserver.remote.connections import RESOLVED_S, Connections
-from imageserver.remote.server import Manners, RemoteServer
+from imageserver.remote.server import RemoteServer, RequestLimits
 from imageserver.upstream.mirrors import Mirror
 from imageserver.upstream.port import Reading
 from tests.support.processes import free_port
 from tests.support.servers.upstream import Fault, UpstreamServer, upstream
 
 PART = 1 << 20
-QUICK = Manners(part_bytes=PART, pause_s=0.001, longest_pause_s=2)
+QUICK = RequestLimits(part_bytes=PART, pause_s=0.001, longest_pause_s=2)
 CONNECTIONS = 4
 INDEX = "streams/v1/index.json"
 DISK = "images/a/disk.qcow2"
@@ -40,9 +40,9 @@ def served() -> Iterator[UpstreamServer]:
         yield server
 
 
-def remote(server: UpstreamServer, manners: Manners = QUICK, **about: Any) -> RemoteServer:
+def remote(server: UpstreamServer, limits: RequestLimits = QUICK, **about: Any) -> RemoteServer:
     mirror = Mirror(**{"address": server.address, "stream": "images", "only": ("all",), "allow_private": True, **about})
-    return RemoteServer(mirror, "https://mirror.example.org", manners)
+    return RemoteServer(mirror, "https://mirror.example.org", limits)
 
 
 def read(server: UpstreamServer, seconds: float = 60, start: int = 0, generation: str = "", **about: Any) -> Reading:

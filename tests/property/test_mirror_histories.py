@@ -11,7 +11,7 @@ from imageserver.inspection.overrides import Overrides
 from imageserver.upstream.filters import parse_filter
 from imageserver.upstream.mapping import UpstreamFile, UpstreamVersion
 from imageserver.upstream.mirrors import MirrorState, decode_state, encode_state
-from imageserver.upstream.plan import Here, Rules, plan_product
+from imageserver.upstream.plan import LocalProduct, Rules, plan_product
 
 PRODUCT = parse_product("images/ubuntu/noble/amd64/cloud")
 PATHS = [f"{PRODUCT.path}/2026110{day}" for day in range(1, 4)]
@@ -42,7 +42,7 @@ class Mirroring(RuleBasedStateMachine):
         self.by_operator: set[str] = set()
 
     def versions_here(self) -> set[str]:
-        return Here(self.objects, ()).versions
+        return LocalProduct(self.objects, ()).versions
 
     def listed(self) -> set[str]:
         complete = {path for path in self.versions_here() if all(f"{path}/{file}" in self.objects for file in FILES)}
@@ -103,7 +103,7 @@ class Mirroring(RuleBasedStateMachine):
     @rule(dies=st.booleans())
     def mirror_runs(self, dies: bool) -> None:
         before, wanted = self.listed(), self.wanted()
-        here = Here(self.objects, before, self.withdrawn)
+        here = LocalProduct(self.objects, before, self.withdrawn)
         plan = plan_product(
             PRODUCT, map(_version, sorted(self.upstream)), here, self.state.held,
             Rules([parse_filter(self.only)], self.keep, GRACE), self.now,

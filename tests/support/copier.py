@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from cli.bench.processes.read import MIB, peak_mib
 from imageserver.errors import SimplestreamsError
 from imageserver.operations.mirror_copy import STOP_S, Copied, CopyServices, copy
-from imageserver.remote.server import Manners, RemoteServer
+from imageserver.remote.server import RemoteServer, RequestLimits
 from imageserver.storage.s3 import S3Store
 from imageserver.upstream.addresses import host_of
 from imageserver.upstream.mapping import UpstreamFile
@@ -30,7 +30,7 @@ def copy_once(endpoint: str, bucket: str, address: str, file: UpstreamFile, read
     """Run a copy once. It may read for the given number of seconds, in parts of 5 MiB."""
     mirror = Mirror(address=address, stream="images", only=("all",), allow_private=True)
     until = time.monotonic() + read_s + STOP_S
-    with closing(RemoteServer(mirror, "ops@example.org", Manners(part_bytes=PART, pause_s=0.01))) as upstream:
+    with closing(RemoteServer(mirror, "ops@example.org", RequestLimits(part_bytes=PART, pause_s=0.01))) as upstream:
         services = CopyServices(
             store=S3Store(s3_client(endpoint), bucket),
             upstream=upstream,

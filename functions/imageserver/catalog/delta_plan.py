@@ -2,7 +2,7 @@
 
 A delta costs CPU once and shortens the download of each client that holds its base. So only the newest listed version
 of a product gets deltas, from the newest listed versions before it, and a delta that is not below half the size of its
-root is not worth its storage. Only a squashfs root gets one: catalog.deltas says what clients do with the delta of a
+root is not worth its storage. Only a squashfs root gets one: catalog.listed_deltas says what clients do with the delta of a
 disk.
 
 A publisher's own delta wins. The record of the version distinguishes the two: it notes each base that this server
@@ -91,7 +91,7 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class RunCapacity:
     """What a run has: bytes on disk, memory in MB (0: not limited), seconds for the work."""
 
     disk_bytes: int
@@ -152,14 +152,14 @@ def unexplained(listed: Mapping[str, Version], known: Mapping[str, Record], usua
     return [pair for base, pair in pairs.items() if isinstance(pair, Pair) and target.deltas.get(base) != pair.note()]
 
 
-def no_room(pair: Pair, room: Room) -> str:
-    """Return why no run with this room can make the delta; empty when one can."""
-    if room.memory_mb and room.memory_mb < NEEDED_MB:
-        return f"the function has {room.memory_mb:,} MB of memory, expected {NEEDED_MB:,} at least"
-    if pair.stored_bytes > room.disk_bytes:
-        return f"both roots and a delta take {pair.stored_bytes:,} bytes of disk, and a run has {room.disk_bytes:,}"
-    if pair.seconds > room.seconds:
-        return f"roots of these sizes may take {pair.seconds:,.0f} s, and a run has {room.seconds:,.0f} s for them"
+def beyond_capacity(pair: Pair, capacity: RunCapacity) -> str:
+    """Return why no run with this capacity can make the delta; empty when one can."""
+    if capacity.memory_mb and capacity.memory_mb < NEEDED_MB:
+        return f"the function has {capacity.memory_mb:,} MB of memory, expected {NEEDED_MB:,} at least"
+    if pair.stored_bytes > capacity.disk_bytes:
+        return f"both roots and a delta take {pair.stored_bytes:,} bytes of disk, and a run has {capacity.disk_bytes:,}"
+    if pair.seconds > capacity.seconds:
+        return f"roots of these sizes may take {pair.seconds:,.0f} s, and a run has {capacity.seconds:,.0f} s for them"
     return ""
 
 

@@ -14,8 +14,8 @@ import msgspec
 from imageserver.catalog.aliases import asked_aliases, taken_elsewhere
 from imageserver.catalog.candidates import candidate
 from imageserver.catalog.conflicts import connected, each_alias_once, each_fingerprint_once, entangled
-from imageserver.catalog.deltas import with_deltas
 from imageserver.catalog.dropped import dropped_overrides
+from imageserver.catalog.listed_deltas import with_deltas
 from imageserver.catalog.render import render
 from imageserver.catalog.rights import NOBODY, Rights
 from imageserver.catalog.streams import ALONE, Streams, names_lost

@@ -21,7 +21,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from imageserver.aws.clients import s3_client
-from imageserver.catalog.delta_plan import Room
+from imageserver.catalog.delta_plan import RunCapacity
 from imageserver.errors import InvalidUpload
 from imageserver.format.keys import ProductId, product_of_records
 from imageserver.handlers import batches, telemetry
@@ -72,11 +72,11 @@ def _make(product: ProductId, context: LambdaContext) -> None:
         return
     folder = Path(tempfile.gettempdir())
 
-    def room() -> Room:
-        return Room(shutil.disk_usage(folder).free, settings.memory_mb, batches.seconds_left(context) - STOP_S)
+    def capacity() -> RunCapacity:
+        return RunCapacity(shutil.disk_usage(folder).free, settings.memory_mb, batches.seconds_left(context) - STOP_S)
 
     began = time.monotonic()
-    services = DeltaServices(store, encoder, time.sleep, room, folder, settings.deltas)
+    services = DeltaServices(store, encoder, time.sleep, capacity, folder, settings.deltas)
     for delta in make_deltas(product, services):
         _report(delta, time.monotonic() - began)
         began = time.monotonic()

@@ -24,7 +24,7 @@ from typing import Final, Protocol
 from msgspec.structs import replace
 
 from imageserver.catalog import delta_plan
-from imageserver.catalog.delta_plan import Pair, Room, Root
+from imageserver.catalog.delta_plan import Pair, Root, RunCapacity
 from imageserver.errors import ObjectChanged, OutOfTime, ProgramFailed, StorageUnavailable
 from imageserver.format import documents
 from imageserver.format.documents import Version
@@ -79,7 +79,7 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class DeltaServices:
-    """Dependencies of `make_deltas`. `room` is what this run has left; `folder` is where files may be stored.
+    """Dependencies of `make_deltas`. `capacity` is what this run has left; `folder` is where files may be stored.
 
     `usual` is how many deltas a version gets unless its metadata.json says otherwise. `by_hand`: an operator asked for
     exactly these, so neither metadata.json nor an earlier attempt prevents them.
@@ -88,7 +88,7 @@ class DeltaServices:
     store: FileStore
     encoder: Encoder
     pause: Callable[[float], object]
-    room: Callable[[], Room]
+    capacity: Callable[[], RunCapacity]
     folder: Path
     usual: int = 1
     by_hand: bool = False
@@ -113,12 +113,12 @@ def make_deltas(product: ProductId, services: DeltaServices, version: str = "") 
     count = services.usual if services.by_hand else delta_plan.wanted_count(record, services.usual)
     wanted = delta_plan.bases(listed, target.version, count)
     _clear(services.folder)
-    run = services.room()
+    run = services.capacity()
     return [_make(target, VersionId(product, base), run, services) for base in wanted]
 
 
-def _make(target: VersionId, base: VersionId, run: Room, services: DeltaServices) -> Delta:
-    """Make one delta, from fresh reads of what is listed now. `run` is the room of a run at its start."""
+def _make(target: VersionId, base: VersionId, run: RunCapacity, services: DeltaServices) -> Delta:
+    """Make one delta, from fresh reads of what is listed now. `run` is the capacity of a run at its start."""
     found = _pair(target, base, services)
     if isinstance(found, str):
         return Delta(target, base.version, Outcome.SKIPPED, found)
@@ -142,26 +142,26 @@ def _pair(target: VersionId, base: VersionId, services: DeltaServices) -> Pair |
     return delta_plan.pair_of(listed, new, old, again=services.by_hand)
 
 
-def _made(pair: Pair, folder: Path, run: Room, services: DeltaServices) -> Delta:
+def _made(pair: Pair, folder: Path, run: RunCapacity, services: DeltaServices) -> Delta:
     """Fetch, encode, decode, and upload the verified delta. Raise _Dropped if it is not worth it."""
     target, base = pair.target.version, pair.base.version
-    if reason := delta_plan.no_room(pair, run):
+    if reason := delta_plan.beyond_capacity(pair, run):
         raise _Dropped(reason)
-    if reason := delta_plan.no_room(pair, services.room()):
+    if reason := delta_plan.beyond_capacity(pair, services.capacity()):
         raise OutOfTime(f"{pair.key} is made by another run: {reason}")
     for root, name in ((pair.base, xdelta3.BASE), (pair.target, xdelta3.TARGET)):
         _fetch(services, root, folder / name)
-    if services.room().seconds < pair.program_seconds:
+    if services.capacity().seconds < pair.program_seconds:
         raise OutOfTime(f"{pair.key} is made by another run: fetching both roots took this one's time")
     delta, digest = folder / xdelta3.DELTA, hashlib.sha256()
     with delta.open("wb") as file:
-        for chunk in services.encoder.encode(folder, services.room().seconds):
+        for chunk in services.encoder.encode(folder, services.capacity().seconds):
             digest.update(chunk)
             file.write(chunk)
             if file.tell() > pair.most_bytes:
                 raise _Dropped(delta_plan.too_large(pair))
     decoded = hashlib.sha256()
-    for chunk in services.encoder.decode(folder, services.room().seconds):
+    for chunk in services.encoder.decode(folder, services.capacity().seconds):
         decoded.update(chunk)
     if decoded.hexdigest() != pair.target.sha256:
         raise _Dropped(f"what xdelta3 makes of its own delta is not {pair.target.file}")

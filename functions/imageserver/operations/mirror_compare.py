@@ -23,9 +23,9 @@ from imageserver.storage.parallel import in_parallel
 from imageserver.storage.port import Store
 from imageserver.upstream.filters import parse_filter
 from imageserver.upstream.mapping import LeftOut, UpstreamFile, UpstreamVersion, mapped
-from imageserver.upstream.mirrors import Held, Mirror, MirrorState, SeenDocument
+from imageserver.upstream.mirrors import HeldVersion, Mirror, MirrorState, SeenDocument
 from imageserver.upstream.plan import (
-    Here,
+    LocalProduct,
     ProductPlan,
     Rules,
     no_longer_taken,
@@ -60,7 +60,7 @@ class Comparison:
         return tuple(file for plan in self.plans.values() for file in plan.missing)
 
     @property
-    def held(self) -> dict[str, Held]:
+    def held(self) -> dict[str, HeldVersion]:
         """The versions that the mirror holds from now on."""
         return {path: held for plan in self.plans.values() for path, held in plan.held.items()}
 
@@ -123,7 +123,7 @@ class Comparer:
         self._rules = Rules(filters, mirror.keep, timedelta(days=mirror.grace_days), most_bytes)
         self._store, self._views = store, views
         self._bucket = _Bucket(store, DocumentCache(store).products(mirror.stream), of_others, no_longer_taken(name))
-        self._held: dict[ProductId, dict[str, Held]] = {}
+        self._held: dict[ProductId, dict[str, HeldVersion]] = {}
         for path, held in state.held.items():
             self._held.setdefault(parse_version(path).product, {})[path] = held
 
@@ -205,7 +205,7 @@ class _Bucket:
     _below: str = ""
     _files: dict[str, int] = field(default_factory=dict)
 
-    def here(self, product: ProductId, held: Mapping[str, Held]) -> Here:
+    def here(self, product: ProductId, held: Mapping[str, HeldVersion]) -> LocalProduct:
         """Return what this server has of a product.
 
         Only records of held versions that are not plainly listed are read.
@@ -217,10 +217,10 @@ class _Bucket:
         prefix = f"{product.path}/"
         files = {key: size for key, size in self._files.items() if key.startswith(prefix)}
         listed = {f"{prefix}{version}" for version in catalog.versions_of(self.listed, product.name)}
-        there = Here(files, listed).versions & held.keys()
-        doubtful = sorted(path for path in there if path not in listed or held[path] != Held())
+        there = LocalProduct(files, listed).versions & held.keys()
+        doubtful = sorted(path for path in there if path not in listed or held[path] != HeldVersion())
         recorded = in_parallel(partial(record_of, self.store), map(parse_version, doubtful)) if doubtful else []
         found = zip(doubtful, recorded, strict=True)
         withdrawn = {path: record.withdrawn for path, record in found if record and record.withdrawn}
         refused = {path for path, one in withdrawn.items() if one.reason != self.reason}
-        return Here(files, listed, withdrawn.keys(), self.of_others, refused=refused)
+        return LocalProduct(files, listed, withdrawn.keys(), self.of_others, refused=refused)

@@ -100,7 +100,7 @@ class _UploadGone(StorageUnavailable):
     """Another worker, an operator or a rule of the bucket ended the multipart upload."""
 
 
-class _Notebook:
+class _StoredNote:
     """The note about one file as it is stored."""
 
     def __init__(self, store: FileStore, file: UpstreamFile) -> None:
@@ -137,33 +137,35 @@ class _Copy:
 
     file: UpstreamFile
     services: CopyServices
-    notebook: _Notebook = field(init=False)
+    stored_note: _StoredNote = field(init=False)
     read_s: float = field(init=False)
     bytes_read: int = 0
 
     def __post_init__(self) -> None:
-        self.notebook = _Notebook(self.services.store, self.file)
+        self.stored_note = _StoredNote(self.services.store, self.file)
         self.read_s = self.services.seconds_left() - STOP_S
 
     def run(self) -> Copied:
         """Copy as much as this run can."""
-        notebook = self.notebook
+        stored_note = self.stored_note
         if self._is_there():
-            notebook.drop()
+            stored_note.drop()
             return self._ended(Outcome.PRESENT)
-        if notebook.refusal:
-            return self._ended(Outcome.REFUSED, notebook.refusal)
+        if stored_note.refusal:
+            return self._ended(Outcome.REFUSED, stored_note.refusal)
         if self.read_s <= 0:
             return self._ended(Outcome.CONTINUED)
-        if not (notebook.note.is_of(self.file) and notebook.note.can_continue(self._part_bytes) and is_resumable()):
-            notebook.drop()
+        if not (
+            stored_note.note.is_of(self.file) and stored_note.note.can_continue(self._part_bytes) and is_resumable()
+        ):
+            stored_note.drop()
         try:
-            return self._read(notebook.note)
+            return self._read(stored_note.note)
         except (UpstreamChanged, _UploadGone):
-            notebook.drop()
+            stored_note.drop()
             raise
         except UpstreamRefused as refusal:
-            notebook.drop()
+            stored_note.drop()
             return self._ended(Outcome.REFUSED, f"cannot be copied: {refusal}")
 
     def _read(self, note: CopyNote) -> Copied:
@@ -199,7 +201,7 @@ class _Copy:
                 path=file.path, sha256=file.sha256, size_bytes=reading.size_bytes, generation=reading.generation,
                 upload_id=store.begin(file.key, file.sha256, self._origin), part_bytes=self._part_bytes,
             )  # fmt: skip
-            self.notebook.save(note)
+            self.stored_note.save(note)
         with ThreadPoolExecutor(UPLOADS, thread_name_prefix="upload") as pool:
             sender = _Sender(store, file.key, pool, note)
             try:
@@ -208,15 +210,15 @@ class _Copy:
                 raise
             except UpstreamUnavailable:
                 sender.wait()
-                self.notebook.save(sender.note)
+                self.stored_note.save(sender.note)
                 raise
         if sender.size_bytes < reading.size_bytes:
-            self.notebook.save(sender.note)
+            self.stored_note.save(sender.note)
             return self._continued(reading)
         if refusal := self._refusal(digest):
             return refusal
         if not self.services.is_wanted():
-            self.notebook.drop()
+            self.stored_note.drop()
             return self._ended(Outcome.UNWANTED)
         return self._made(store.complete(file.key, note.upload_id, sender.etags))
 
@@ -227,7 +229,7 @@ class _Copy:
             digest.update(part)
             sender.send(part, digest.state)
             if self.services.now() - saved >= timedelta(seconds=SAVE_S):
-                self.notebook.save(sender.note)
+                self.stored_note.save(sender.note)
                 saved = self.services.now()
         sender.wait()
 
@@ -237,8 +239,8 @@ class _Copy:
         if found == expected:
             return None
         reason = f"has sha256 {found} upstream, expected {expected} as upstream's catalog says: nothing was stored"
-        self.notebook.drop()
-        self.notebook.save(
+        self.stored_note.drop()
+        self.stored_note.save(
             CopyNote(path=self.file.path, sha256=expected, size_bytes=self.file.size_bytes, refusal=reason)
         )
         return self._ended(Outcome.REFUSED, reason)
@@ -246,18 +248,18 @@ class _Copy:
     def _made(self, made: bool) -> Copied:
         """Return the outcome of making the object. A lost answer can hide a success, so the key is looked at again."""
         is_there = made or self._is_there()
-        self.notebook.drop()
+        self.stored_note.drop()
         if not is_there:
             raise StorageUnavailable(f"{self.file.key} was not stored, and nothing else is there; it is copied anew")
         return self._ended(Outcome.COPIED if made else Outcome.PRESENT)
 
     def _continued(self, reading: Reading) -> Copied:
         """Return `continued` if another run can get further than this one did."""
-        can_continue = self.notebook.note.can_continue(self._part_bytes)
+        can_continue = self.stored_note.note.can_continue(self._part_bytes)
         if self.read_s < FRESH_S or (can_continue and self.bytes_read):
             return self._ended(Outcome.CONTINUED)
         if not can_continue:
-            self.notebook.drop()
+            self.stored_note.drop()
         if self.bytes_read < self._part_bytes:
             raise UpstreamUnavailable(
                 f"{self.file.path} is too slow: less than {self._part_bytes:,} bytes came in {self.read_s:.0f} s"

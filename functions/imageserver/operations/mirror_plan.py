@@ -97,11 +97,11 @@ def follow(
     for name in sorted(looked, key=lambda name: (looked[name], name)):
         if not run.more():
             break
-        yield _Following(name, mirrors, services, run).follow(accept)
+        yield _Comparison(name, mirrors, services, run).follow(accept)
         run.finished(name, 1)
 
 
-class _Following:
+class _Comparison:
     """One comparison of one mirror."""
 
     def __init__(self, name: str, mirrors: Mapping[str, Mirror], services: MirrorServices, run: Run) -> None:

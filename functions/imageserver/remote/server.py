@@ -42,7 +42,7 @@ _R = TypeVar("_R")
 
 
 @dataclass(frozen=True, slots=True)
-class Manners:
+class RequestLimits:
     """Limits on the number, speed and duration of the requests to another server.
 
     A file is read in parts of `part_bytes`. More than one connection is opened only if the first part came fast enough
@@ -60,7 +60,7 @@ class Manners:
     document_s: float = 300.0
 
 
-POLITE: Final = Manners()
+POLITE: Final = RequestLimits()
 
 
 class _TransientFailure(Exception):
@@ -81,11 +81,11 @@ class RemoteServer:
         self,
         mirror: Mirror,
         contact: str,
-        manners: Manners = POLITE,
+        limits: RequestLimits = POLITE,
         connections: Connections | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._address, self.manners, self.clock = mirror.address, manners, clock
+        self._address, self.limits, self.clock = mirror.address, limits, clock
         self.most_connections, self.pace = mirror.connections, _Pace(mirror.bytes_per_s, clock)
         hosts = {host_of(mirror.address), *mirror.hosts}
         self._connections = connections or Connections(hosts, mirror.allow_private, mirror.connections)
@@ -93,7 +93,7 @@ class RemoteServer:
 
     @property
     def part_bytes(self) -> int:
-        return self.manners.part_bytes
+        return self.limits.part_bytes
 
     def document(self, path: str, etag: str = "") -> Document | None:
         url = joined(self._address, path)
@@ -122,14 +122,14 @@ class RemoteServer:
         return self._connections.get(url, {"User-Agent": self._agent, **headers})
 
     def _body(self, response: BaseHTTPResponse, path: str) -> bytes:
-        until = self.clock() + self.manners.document_s
+        until = self.clock() + self.limits.document_s
         body = BytesIO()  # hands over its bytes without a copy; `bytes +=` would copy everything for each chunk
         for chunk in response.stream(_SLICE_BYTES, decode_content=True):
             if body.tell() + len(chunk) > LARGEST_DOCUMENT_BYTES:
                 raise UpstreamRefused(f"{path} has more than {LARGEST_DOCUMENT_BYTES:,} bytes")
             if self.clock() > until:
                 raise UpstreamUnavailable(
-                    f"{path} took longer than {self.manners.document_s:.0f} s; only {body.tell():,} bytes arrived"
+                    f"{path} took longer than {self.limits.document_s:.0f} s; only {body.tell():,} bytes arrived"
                 )
             body.write(chunk)
         return body.getvalue()
@@ -153,11 +153,11 @@ class RemoteServer:
                 if why := _distrusted(error):
                     raise untrusted(f"{path} was not read from {host_of(self._address)}: {why}") from error
                 asked_s = error.pause_s if isinstance(error, _TransientFailure) else 0
-                if number == self.manners.tries or asked_s > self.manners.longest_pause_s:
+                if number == self.limits.tries or asked_s > self.limits.longest_pause_s:
                     what = f"{path} could not be read from {host_of(self._address)} in {number} tries"
                     raise UpstreamUnavailable(f"{what}: {_why(error)}", asked_s) from error
             # Jitter keeps the clients of one outage from all retrying at once. No secret depends on it.
-            pause(asked_s or self.manners.pause_s * 2**number * random.random())  # noqa: S311
+            pause(asked_s or self.limits.pause_s * 2**number * random.random())  # noqa: S311
         raise AssertionError("counting never ends")
 
 
@@ -275,7 +275,7 @@ class _Transfer:
         with suppress(_DeadlinePassed):
             first = self._fill(next(starts), response)
             seconds = max(self._server.clock() - began, 0.001)
-            width = max(1, min(self._server.most_connections, int(self._server.manners.part_s / seconds)))
+            width = max(1, min(self._server.most_connections, int(self._server.limits.part_s / seconds)))
             with ThreadPoolExecutor(width, thread_name_prefix="upstream") as pool:
                 pending = deque(pool.submit(self._fill, begin) for begin in islice(starts, width + AHEAD - 1))
                 try:

@@ -77,7 +77,7 @@ class SeenDocument(msgspec.Struct, frozen=True, omit_defaults=True):
     etag: str = ""
 
 
-class Held(msgspec.Struct, frozen=True, omit_defaults=True):
+class HeldVersion(msgspec.Struct, frozen=True, omit_defaults=True):
     """A version that this mirror holds.
 
     `gone_since`: since when it is no longer taken (ISO 8601, UTC); empty while it is. `delisted`: this mirror took it
@@ -100,7 +100,7 @@ class MirrorState(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     documents: dict[str, SeenDocument] = {}
-    held: dict[str, Held] = {}
+    held: dict[str, HeldVersion] = {}
     index_etag: str = ""
     mirror: Mirror | None = None
     compared: str = ""

@@ -23,7 +23,7 @@ from imageserver.format.keys import FURTHEST_AHEAD, ImageKey, ProductId, Version
 from imageserver.upstream import simplestreams
 from imageserver.upstream.filters import Filter, chosen
 from imageserver.upstream.mapping import LeftOut, UpstreamFile, UpstreamVersion, metadata_json
-from imageserver.upstream.mirrors import Held, SeenDocument
+from imageserver.upstream.mirrors import HeldVersion, SeenDocument
 
 _OVERRIDES_FILE: Final = "metadata.json"
 
@@ -42,7 +42,7 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Here:
+class LocalProduct:
     """What this server has of a product: sizes in bytes by key, and paths of versions.
 
     `listed` are the versions that its catalog lists. `withdrawn` are those whose records say so, no matter who withdrew
@@ -77,7 +77,7 @@ class ProductPlan:
     overrides: Mapping[str, bytes]
     delist: tuple[VersionId, ...]
     relist: tuple[VersionId, ...]
-    held: Mapping[str, Held]
+    held: Mapping[str, HeldVersion]
     left_out: tuple[LeftOut, ...]
 
     @property
@@ -125,8 +125,8 @@ def refusal_of(now: Mapping[str, SeenDocument], last: Mapping[str, SeenDocument]
 def plan_product(
     product: ProductId,
     upstream: Iterable[UpstreamVersion],
-    here: Here,
-    held: Mapping[str, Held],
+    here: LocalProduct,
+    held: Mapping[str, HeldVersion],
     rules: Rules,
     now: datetime,
     unknown: Collection[str] = (),
@@ -141,10 +141,10 @@ def plan_product(
     relist = tuple(
         one
         for one in coming
-        if one.path in here.withdrawn and one.path not in here.refused and held.get(one.path, Held()).delisted
+        if one.path in here.withdrawn and one.path not in here.refused and held.get(one.path, HeldVersion()).delisted
     )
-    refused = {one for one in coming if _is_refused(one.path, here, held.get(one.path, Held()))}
-    stays = {one.path: Held(delisted=one in relist, refused=one in refused) for one in coming}
+    refused = {one for one in coming if _is_refused(one.path, here, held.get(one.path, HeldVersion()))}
+    stays = {one.path: HeldVersion(delisted=one in relist, refused=one in refused) for one in coming}
     may_go = not (coming or others) or any(version.path in here.listed for version in (*coming, *others))
     coming = {one: files for one, files in coming.items() if one not in refused}
     stays |= {path: held[path] for path in held.keys() & set(unknown) if path not in stays}
@@ -160,7 +160,7 @@ def plan_product(
 
 
 def _small_enough(
-    versions: Mapping[VersionId, UpstreamVersion], here: Here, rules: Rules
+    versions: Mapping[VersionId, UpstreamVersion], here: LocalProduct, rules: Rules
 ) -> tuple[dict[VersionId, UpstreamVersion], list[LeftOut]]:
     """Return the versions without files that are too large, and those of these files that would otherwise be taken.
 
@@ -189,7 +189,7 @@ def _small_enough(
     return small, left_out
 
 
-def _is_refused(path: str, here: Here, was: Held) -> bool:
+def _is_refused(path: str, here: LocalProduct, was: HeldVersion) -> bool:
     """Return whether somebody other than the mirror withdrew a version, and nobody has restored it since."""
     if path in here.withdrawn:
         return not was.delisted or path in here.refused
@@ -197,7 +197,7 @@ def _is_refused(path: str, here: Here, was: Held) -> bool:
 
 
 def _coming(
-    versions: Mapping[VersionId, UpstreamVersion], here: Here, held: Collection[str], rules: Rules
+    versions: Mapping[VersionId, UpstreamVersion], here: LocalProduct, held: Collection[str], rules: Rules
 ) -> tuple[dict[VersionId, list[UpstreamFile]], dict[VersionId, LeftOut]]:
     """Return the files of each version to take, oldest first, and the versions that came here another way."""
     files: dict[ImageKey, UpstreamFile] = {
@@ -221,10 +221,10 @@ def _coming(
 
 
 def _gone(
-    held: Mapping[str, Held], here: Here, may_go: bool, grace: timedelta, now: datetime
-) -> tuple[dict[str, Held], tuple[VersionId, ...]]:
+    held: Mapping[str, HeldVersion], here: LocalProduct, may_go: bool, grace: timedelta, now: datetime
+) -> tuple[dict[str, HeldVersion], tuple[VersionId, ...]]:
     """Return what is still held of the versions that are no longer taken, and which of them leave the list now."""
-    after: dict[str, Held] = {}
+    after: dict[str, HeldVersion] = {}
     delist = []
     here_versions = here.versions
     for path, was in sorted(held.items()):
@@ -236,11 +236,11 @@ def _gone(
         goes = is_over and may_go and path not in here.withdrawn and not is_needed
         if goes:
             delist.append(parse_version(path))
-        after[path] = Held(since, was.delisted or goes, _is_refused(path, here, was), is_needed)
+        after[path] = HeldVersion(since, was.delisted or goes, _is_refused(path, here, was), is_needed)
     return after, tuple(delist)
 
 
-def _differing(coming: Mapping[VersionId, Iterable[UpstreamFile]], here: Here) -> Iterator[LeftOut]:
+def _differing(coming: Mapping[VersionId, Iterable[UpstreamFile]], here: LocalProduct) -> Iterator[LeftOut]:
     """Yield the files that are here with another size. Nothing is replaced: clients may have the bytes."""
     for version, files in coming.items():
         for file in files:
@@ -251,7 +251,7 @@ def _differing(coming: Mapping[VersionId, Iterable[UpstreamFile]], here: Here) -
 
 
 def _overrides(
-    versions: Mapping[VersionId, UpstreamVersion], coming: Iterable[VersionId], here: Here
+    versions: Mapping[VersionId, UpstreamVersion], coming: Iterable[VersionId], here: LocalProduct
 ) -> dict[str, bytes]:
     """Return each metadata.json to create. An existing one stays: the operator may have edited it."""
     bodies = {one.prefix + _OVERRIDES_FILE: metadata_json(versions[one].overrides) for one in coming}

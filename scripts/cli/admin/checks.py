@@ -44,7 +44,7 @@ STUCK: Final = "look at the functions' errors and throttles"
 
 
 @dataclass(frozen=True)
-class NotSeen:
+class Unchecked:
     """A part of a check that was not possible, and why. It is neither a fault of the server nor "ok"."""
 
     why: str
@@ -58,7 +58,7 @@ class Hint:
     remedy: str
 
 
-Findings = Iterator[tuple[str, str] | NotSeen | Hint]
+Findings = Iterator[tuple[str, str] | Unchecked | Hint]
 """Faults with their remedies, parts that could not be checked, and hints."""
 
 
@@ -117,14 +117,14 @@ def check_queues(deployment: Deployment) -> Findings:
             what = f"{counted(dead, 'dead letter')} of {prefix}*"
             yield what, "admin redrive shows why; admin redrive --yes sends them back"
     if not deployment.stack:
-        yield NotSeen("how long the oldest message waits: only with --stack")
+        yield Unchecked("how long the oldest message waits: only with --stack")
     if deployment.maintain_dead_letters:
         if dead := _count(deployment, deployment.maintain_dead_letters):
             yield f"{counted(dead, 'dead letter')} of maintain", "admin redrive maintain shows why, and what to do"
     elif deployment.stack or deployment.endpoint:
         yield "maintain has no dead-letter queue: a failed schedule stays unseen", DEPLOY
     else:
-        yield NotSeen("the dead letters of maintain: their queue is not known by its name, only with --stack")
+        yield Unchecked("the dead letters of maintain: their queue is not known by its name, only with --stack")
 
 
 def _count(deployment: Deployment, url: str) -> int:
@@ -280,7 +280,7 @@ def _is_blocked(deployment: Deployment) -> bool:
 def check_deployment(deployment: Deployment) -> Findings:
     """Check the stack in CloudFormation and its alarms in CloudWatch."""
     if not deployment.stack:
-        yield NotSeen("the deployment and its alarms: only with --stack")
+        yield Unchecked("the deployment and its alarms: only with --stack")
         return
     found = deployment.session.client("cloudformation").describe_stacks(StackName=deployment.stack)
     (stack,) = aws_api.read(found, aws_api.Stacks).stacks
@@ -299,7 +299,7 @@ def check_deployment(deployment: Deployment) -> Findings:
 def check_edge(deployment: Deployment) -> Findings:
     """Check that clients get what the bucket holds, and that a missing document is a 404."""
     if not deployment.edge:
-        yield NotSeen("what clients get: only with --stack, or with --url")
+        yield Unchecked("what clients get: only with --stack, or with --url")
         return
     index = deployment.store.read(documents.INDEX_KEY)
     if index and (answer := _get(deployment, deployment.edge, documents.INDEX_KEY)) != (200, index.body):
@@ -317,7 +317,7 @@ def check_edge(deployment: Deployment) -> Findings:
 def check_api(deployment: Deployment) -> Findings:
     """Check that the upload API describes itself, and lets no stranger in."""
     if not deployment.api:
-        yield NotSeen("the upload API: only with --stack")
+        yield Unchecked("the upload API: only with --stack")
         return
     status, body = _get(deployment, deployment.api, "openapi.json")
     if status != 200 or b'"openapi"' not in body:

@@ -36,7 +36,7 @@ COPIES, DELTAS, ACCESS_LOGS = "copies", "deltas", "access-logs"
 
 
 @dataclass(frozen=True)
-class Letter:
+class DeadLetter:
     """One dead letter. `diagnosis` is why it failed, as far as can be seen now; `returns`: a retry may help."""
 
     queue: str
@@ -50,7 +50,7 @@ class Letter:
 
 
 @dataclass
-class Box:
+class DeadLetterQueue:
     """A dead-letter queue; `home` is the queue that the letters came from, empty if they cannot be sent back."""
 
     deployment: Deployment
@@ -59,7 +59,7 @@ class Box:
     home: str
     _damages: dict[str, str] = field(default_factory=dict)
 
-    def letters(self) -> Iterator[Letter]:
+    def letters(self) -> Iterator[DeadLetter]:
         """Yield each letter once. The caller answers it or puts it back."""
         seen: set[str] = set()
         empty = 0
@@ -77,7 +77,7 @@ class Box:
             empty = 0 if new else empty + 1
             yield from map(self._letter, new)
 
-    def answer(self, letter: Letter) -> str:
+    def answer(self, letter: DeadLetter) -> str:
         """Remove a letter, and send it back first if a retry may help. Return which of the two was done."""
         if letter.returns:
             # Sent before it is removed: a duplicate is harmless, a loss is not. Without an ID, it was not sent.
@@ -87,18 +87,18 @@ class Box:
         self.deployment.sqs.delete_message(QueueUrl=self.url, ReceiptHandle=letter.receipt)
         return "sent back" if letter.returns else "removed"
 
-    def put_back(self, letter: Letter) -> None:
+    def put_back(self, letter: DeadLetter) -> None:
         """Make a letter visible to the next reader at once."""
         with suppress(ClientError):  # it is visible again already, or soon will be
             self.deployment.sqs.change_message_visibility(
                 QueueUrl=self.url, ReceiptHandle=letter.receipt, VisibilityTimeout=0
             )
 
-    def _letter(self, message: dict[str, Any]) -> Letter:
+    def _letter(self, message: dict[str, Any]) -> DeadLetter:
         keys, diagnosis, returns = self._read(message) if self.home else ([], _failed_run(message), False)
         attributes = message.get("Attributes", {})
         sent = datetime.fromtimestamp(int(attributes.get("SentTimestamp", 0)) / 1000, UTC)
-        return Letter(
+        return DeadLetter(
             queue=self.name,
             body=message["Body"],
             receipt=message["ReceiptHandle"],
@@ -185,34 +185,36 @@ class Box:
         return self._damages[stream]
 
 
-def boxes(deployment: Deployment, wanted: str) -> Iterator[Box]:
+def queues_of(deployment: Deployment, wanted: str) -> Iterator[DeadLetterQueue]:
     """Yield the dead-letter queues that `wanted`, one of the command's choices, names."""
     for name, prefix in (("arrivals", "images"), ("changes", RECORDS)):
         if wanted in (name, "all"):
             queue = deployment.queue(prefix)
             if queue.dead_letters:  # the doctor reports a missing one
-                yield Box(deployment, name, queue.dead_letters, queue.url)
+                yield DeadLetterQueue(deployment, name, queue.dead_letters, queue.url)
     if wanted in (COPIES, "all") and deployment.copies_dead_letters:
-        yield Box(deployment, COPIES, deployment.copies_dead_letters, deployment.copies_queue)
+        yield DeadLetterQueue(deployment, COPIES, deployment.copies_dead_letters, deployment.copies_queue)
     if wanted in (DELTAS, "all") and deployment.deltas_dead_letters:
-        yield Box(deployment, DELTAS, deployment.deltas_dead_letters, deployment.deltas_queue)
+        yield DeadLetterQueue(deployment, DELTAS, deployment.deltas_dead_letters, deployment.deltas_queue)
     if wanted in (ACCESS_LOGS, "all") and deployment.access_logs_dead_letters:
-        yield Box(deployment, ACCESS_LOGS, deployment.access_logs_dead_letters, deployment.access_logs_queue)
+        yield DeadLetterQueue(
+            deployment, ACCESS_LOGS, deployment.access_logs_dead_letters, deployment.access_logs_queue
+        )
     if wanted in ("maintain", "all") and deployment.maintain_dead_letters:
-        yield Box(deployment, "maintain", deployment.maintain_dead_letters, "")
+        yield DeadLetterQueue(deployment, "maintain", deployment.maintain_dead_letters, "")
 
 
-def read(box: Box, really: bool, found: Callable[[Letter, str], object]) -> None:
+def read(dead_letter_queue: DeadLetterQueue, really: bool, found: Callable[[DeadLetter, str], object]) -> None:
     """Call `found` with each letter and what was done with it. Without `really` every letter stays in its queue."""
-    kept: list[Letter] = []
+    kept: list[DeadLetter] = []
     try:
-        for letter in box.letters():
-            found(letter, box.answer(letter) if really else "")
+        for letter in dead_letter_queue.letters():
+            found(letter, dead_letter_queue.answer(letter) if really else "")
             if not really:
                 kept.append(letter)
     finally:
         for letter in kept:
-            box.put_back(letter)
+            dead_letter_queue.put_back(letter)
 
 
 def _failed_run(message: dict[str, Any]) -> str:

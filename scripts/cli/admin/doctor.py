@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import click
 
 from cli.admin import checks
-from cli.admin.checks import DEPLOY, Hint, NotSeen
+from cli.admin.checks import DEPLOY, Hint, Unchecked
 from cli.admin.deployment import Deployment
 from cli.admin.errors import explain
 
@@ -38,7 +38,7 @@ def examine(deployment: Deployment) -> Iterator[Checked]:
         try:
             with deployment.requests.noted():
                 for found in check(deployment):
-                    if isinstance(found, NotSeen):
+                    if isinstance(found, Unchecked):
                         checked.not_seen.append(found.why)
                     elif isinstance(found, Hint):
                         checked.hints.append(Finding(name, found.what, found.remedy, hint=True))

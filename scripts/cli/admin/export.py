@@ -10,7 +10,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from cli.admin.errors import explain
-from cli.admin.verification import CHUNK, Mismatch, NotThere, Open
+from cli.admin.verification import CHUNK, Mismatch, Open, UnreadableFile
 from imageserver.errors import InvalidUpload
 from imageserver.format import documents
 from imageserver.format.documents import Index, Item, Product, Products, Version
@@ -92,7 +92,7 @@ def write(export: Export, root: Path, read: Open, advance: Callable[[int], Any])
                 continue
             _write_file(root / path, item, read(path), advance)
             written.files.append(path)
-        except (NotThere, InvalidUpload) as error:
+        except (UnreadableFile, InvalidUpload) as error:
             written.failed.append(Mismatch(path, str(error)))
         except Exception as error:  # noqa: BLE001 - whatever fails for one file, the others are written
             written.failed.append(Mismatch(path, f"it cannot be written: {explain(error).what}"))
@@ -140,7 +140,7 @@ def _is_there(target: Path, item: Item) -> bool:
 
 
 def _write_file(target: Path, item: Item, chunks: Iterable[bytes], advance: Callable[[int], Any]) -> None:
-    """Write one file. Raise NotThere if its bytes differ from the catalog."""
+    """Write one file. Raise UnreadableFile if its bytes differ from the catalog."""
     digest = hashlib.sha256()
 
     def counted() -> Iterable[bytes]:
@@ -149,7 +149,7 @@ def _write_file(target: Path, item: Item, chunks: Iterable[bytes], advance: Call
             advance(len(chunk))
             yield chunk
         if digest.hexdigest() != item.sha256:
-            raise NotThere(f"has sha256 {digest.hexdigest()}, the catalog says {item.sha256}")
+            raise UnreadableFile(f"has sha256 {digest.hexdigest()}, the catalog says {item.sha256}")
 
     _replace(target, counted())
 

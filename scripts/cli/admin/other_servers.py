@@ -233,13 +233,13 @@ class Download:
     def create(self, deployment: Deployment, file: File, advance: Advance) -> None:
         with self.web.open(self.file.path, **{"Accept-Encoding": "identity"}) as answer:
             self.web.check(answer, self.file.path)
-            upload(deployment, _Promised(answer, self.file), file, advance)
+            upload(deployment, _VerifiedBody(answer, self.file), file, advance)
 
     def is_same(self, _deployment: Deployment, _there: ObjectInfo, sha256: str) -> bool | None:
         return self.file.sha256 == sha256 if sha256 else None
 
 
-class _Promised:
+class _VerifiedBody:
     """The body of an answer as a file.
 
     Reading raises UpstreamRefused if the body differs from the catalog: at its end, or as soon as it is too long.

@@ -39,14 +39,14 @@ INSTEAD: Final = {"streams": "admin rebuild catalog", RECORDS.rstrip("/"): "admi
 
 @dataclass(frozen=True)
 class Step:
-    """One repair: a sentence, and the function that does it or returns NotDone."""
+    """One repair: a sentence, and the function that does it or returns StepFailed."""
 
     what: str
     do: Callable[[], Any]
 
 
 @dataclass(frozen=True)
-class NotDone:
+class StepFailed:
     """The answer of a step that could not be done, and why."""
 
     why: str
@@ -106,15 +106,15 @@ def _record_again(again: RecordsPlan, looked: ProductSnapshot, version: VersionI
         again.anew.extend(f"{version.path}/{file}" for file in folder)
 
 
-def _recall(store: Store, lost: Record, seen: StoredObject) -> NotDone | None:
+def _recall(store: Store, lost: Record, seen: StoredObject) -> StepFailed | None:
     """Restore an earlier record over one that cannot be read, so that ingest continues from it."""
     key = lost.id.record_key
     if store.replace(key, records.encode(lost), seen.revision):
         return None
-    return NotDone(f"{key} was written meanwhile; look again, it may be readable now")
+    return StepFailed(f"{key} was written meanwhile; look again, it may be readable now")
 
 
-def _read_again(version: VersionId, services: IngestServices, lost: Record | None) -> NotDone | None:
+def _read_again(version: VersionId, services: IngestServices, lost: Record | None) -> StepFailed | None:
     """Ingest a version, starting from its lost record. A failure is reported, and the next version is read."""
     key, store = version.record_key, services.store
     try:
@@ -124,8 +124,8 @@ def _read_again(version: VersionId, services: IngestServices, lost: Record | Non
         if recalled_as:
             store.delete(key, recalled_as)
     except SimplestreamsError as error:
-        return NotDone(f"{version.path}: {error}")
-    return NotDone(
+        return StepFailed(f"{version.path}: {error}")
+    return StepFailed(
         f"another worker reads {version.path} just now, or was killed while it did ({version.lease_key}, which holds "
         f"for {LEASE_S // 60} minutes at most): nothing was written; look again then"
     )
@@ -159,7 +159,7 @@ def plan_catalog(deployment: Deployment, clients: Sequence[str]) -> Iterator[Ste
         )
 
 
-def _publish_outdated(outdated: set[ProductId], services: PublishServices) -> NotDone | None:
+def _publish_outdated(outdated: set[ProductId], services: PublishServices) -> StepFailed | None:
     for _ in range(MOST_ROUNDS):
         if not outdated:
             return None
@@ -168,18 +168,18 @@ def _publish_outdated(outdated: set[ProductId], services: PublishServices) -> No
         for stream, products in groupby(again, key=lambda product: product.stream):
             if not_done := _publish(stream, list(products), services):
                 return not_done
-    return NotDone(f"{len(outdated)} products of several streams still change each other; run it again")
+    return StepFailed(f"{len(outdated)} products of several streams still change each other; run it again")
 
 
-def _publish(stream: str, products: Sequence[ProductId], services: PublishServices) -> NotDone | None:
+def _publish(stream: str, products: Sequence[ProductId], services: PublishServices) -> StepFailed | None:
     try:
         failed = publish(stream, products, services).failed
     except SimplestreamsError as error:  # the other streams go on
-        return NotDone(f"{stream}: {error}")
+        return StepFailed(f"{stream}: {error}")
     if not failed:
         return None
     why = "; ".join(f"{product.name}: {error}" for product, error in sorted(failed.items()))
-    return NotDone(
+    return StepFailed(
         f"{counted(len(failed), 'product')} of {stream} cannot be listed as the records say, the others are: {why}"
     )
 

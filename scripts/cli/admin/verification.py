@@ -25,7 +25,7 @@ READERS: Final = 4
 Open = Callable[[str], Iterator[bytes]]
 
 
-class NotThere(Exception):
+class UnreadableFile(Exception):
     """The file cannot be read; the message says why."""
 
 
@@ -43,7 +43,7 @@ def from_bucket(store: Store) -> Open:
     def chunks(path: str) -> Iterator[bytes]:
         info = next((info for info in store.list(path) if info.key == path), None)
         if info is None:
-            raise NotThere("there is no such object")
+            raise UnreadableFile("there is no such object")
         for chunk in store.open(path, info.etag).chunks:
             yield bytes(chunk)
 
@@ -60,7 +60,7 @@ def from_edge(url: str, trust: ssl.SSLContext) -> Open:
                 while chunk := answer.read(CHUNK):
                     yield chunk
         except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-            raise NotThere(f"{address}: {error}") from error
+            raise UnreadableFile(f"{address}: {error}") from error
 
     return chunks
 
@@ -91,7 +91,7 @@ def _version(found: list[ListedItem], read: Open, advance: Callable[[int], Any])
                     digest.update(chunk)
                 read_bytes += len(chunk)
                 advance(len(chunk))
-        except NotThere as error:
+        except UnreadableFile as error:
             wrong.append(Mismatch(path, str(error)))
             continue
         except Exception as error:  # noqa: BLE001 - whatever fails for one file, the others are read

@@ -126,7 +126,7 @@ def figures_of(rows: Sequence[Row], runs: dict[str, Runs], rounds: int) -> list[
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class BenchSettings:
     """The settings that all conditions share: the object, the reader's environment, the rounds and the baselines."""
 
     file: Path
@@ -146,57 +146,57 @@ def hash_figures(size_mib: int, rounds: int, huge_gib: int, baselines: Sequence[
     shm = Path("/dev/shm")  # noqa: S108 - a tmpfs: a disk would be measured instead
     with tempfile.TemporaryDirectory(dir=shm if shm.is_dir() else None) as scratch:
         folder = Path(scratch)
-        course = Course(make_object(folder, size_mib * MIB), own_environment(folder), rounds, baselines)
-        found = _paced(course, folder / "server.pem")
+        settings = BenchSettings(make_object(folder, size_mib * MIB), own_environment(folder), rounds, baselines)
+        found = _paced(settings, folder / "server.pem")
         # Where all connections share one limit, more of them do not help, but reading once does.
-        with standin(course.file, course.environment, total_rate=INTERFACE_RATE, delay=FIRST_BYTE_S) as server:
+        with standin(settings.file, settings.environment, total_rate=INTERFACE_RATE, delay=FIRST_BYTE_S) as server:
             read = Read("", "bucket", "object", server.address)
-            found += course.take("600 Mbit/s in all", read, [server], course.baselines)
-        found += _unthrottled(course)
+            found += settings.take("600 Mbit/s in all", read, [server], settings.baselines)
+        found += _unthrottled(settings)
         if huge_gib:
-            found += _huge(course, huge_gib)
+            found += _huge(settings, huge_gib)
         return found
 
 
-def _paced(course: Course, cert: Path) -> list[Figure]:
+def _paced(settings: BenchSettings, cert: Path) -> list[Figure]:
     speed = {"rate": RATE, "delay": FIRST_BYTE_S}
     found: list[Figure] = []
     with ExitStack() as stack:
-        http = stack.enter_context(standin(course.file, course.environment, **speed))
-        https = stack.enter_context(standin(course.file, course.environment, **speed, cert=cert))
+        http = stack.enter_context(standin(settings.file, settings.environment, **speed))
+        https = stack.enter_context(standin(settings.file, settings.environment, **speed, cert=cert))
         plain = Read("", "bucket", "object", http.address)
         tls = replace(plain, endpoint=https.address)
         for title, read, baselines in (
-            ("80 MB/s a connection", plain, course.baselines),
-            ("80 MB/s, TLS", tls, one_of(course.baselines)),
-            ("80 MB/s, TLS, one core", replace(tls, cpu=0), one_of(course.baselines)),
+            ("80 MB/s a connection", plain, settings.baselines),
+            ("80 MB/s, TLS", tls, one_of(settings.baselines)),
+            ("80 MB/s, TLS, one core", replace(tls, cpu=0), one_of(settings.baselines)),
         ):
-            found += course.take(title, read, [http, https], baselines)
+            found += settings.take(title, read, [http, https], baselines)
     return found
 
 
-def _unthrottled(course: Course) -> list[Figure]:
-    with fastest(course.file, UNTHROTTLED_BYTES, course.environment) as server:
+def _unthrottled(settings: BenchSettings) -> list[Figure]:
+    with fastest(settings.file, UNTHROTTLED_BYTES, settings.environment) as server:
         read = Read("", "bucket", "object", server.address)
-        found = course.take(f"unthrottled ({server.name})", read, [server], course.baselines)
+        found = settings.take(f"unthrottled ({server.name})", read, [server], settings.baselines)
     memory = Row("both digests over memory, one thread", Read("memory", "", str(UNTHROTTLED_BYTES)))
-    runs = measure([memory], course.rounds, course.environment, [])
-    limit = figures_of([memory], runs, course.rounds)[1]
+    runs = measure([memory], settings.rounds, settings.environment, [])
+    limit = figures_of([memory], runs, settings.rounds)[1]
     again = [compared(row, limit) for row in found if row.name.endswith(": CPU")]
     return [row for row in found if not row.name.endswith(": CPU")] + [limit, *again]
 
 
-def _huge(course: Course, huge_gib: int) -> list[Figure]:
+def _huge(settings: BenchSettings, huge_gib: int) -> list[Figure]:
     """Measure the peak memory of an object far larger than any memory: the file's bytes, repeated.
 
     Each plan runs once, for a minute or more. The ring of buffers is full after the first megabytes, so another run,
     or a median, would show nothing new.
     """
-    with standin(course.file, course.environment, repeat=huge_gib << 30) as server:
+    with standin(settings.file, settings.environment, repeat=huge_gib << 30) as server:
         found = []
         for name, plan in PLANS.items():
             click.echo(f"  {huge_gib} GiB, {name} …", err=True)
-            _, taken = _take(planned(Read("", "bucket", "object", server.address), plan), course.environment, [])
+            _, taken = _take(planned(Read("", "bucket", "object", server.address), plan), settings.environment, [])
             found.append(figure(f"{huge_gib} GiB, {name}: peak memory", "MiB", [taken.peak_mib]))
             found.append(figure(f"{huge_gib} GiB, {name}", "s", [taken.wall_s]))
         return found

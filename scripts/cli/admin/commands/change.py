@@ -20,7 +20,7 @@ from cli.admin.errors import FOUND, NOTHING, end
 from cli.admin.other_servers import Bucket, Folder, Web
 from cli.admin.source_records import SourceRecords
 from cli.admin.transfer import File
-from imageserver.catalog.delta_plan import Room
+from imageserver.catalog.delta_plan import RunCapacity
 from imageserver.format.documents import INDEX_KEY
 from imageserver.format.keys import ProductId, Target, VersionId, path_of
 from imageserver.format.wording import counted
@@ -156,10 +156,10 @@ def delta(deployment: Deployment, as_json: bool, path: str, count: int) -> None:
         end(FOUND, "there is no xdelta3 on this machine; install it, on Debian and Ubuntu: sudo apt install xdelta3")
     folder = Path(gettempdir())
 
-    def room() -> Room:
-        return Room(shutil.disk_usage(folder).free, 0, _PATIENCE_S)
+    def capacity() -> RunCapacity:
+        return RunCapacity(shutil.disk_usage(folder).free, 0, _PATIENCE_S)
 
-    services = DeltaServices(deployment.store, encoder, time.sleep, room, folder, count, by_hand=True)
+    services = DeltaServices(deployment.store, encoder, time.sleep, capacity, folder, count, by_hand=True)
     with output.busy(f"making deltas for {path_of(target)}"):
         made = make_deltas(product, services, target.version if isinstance(target, VersionId) else "")
     if not made:

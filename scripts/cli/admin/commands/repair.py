@@ -117,11 +117,11 @@ def redrive(deployment: Deployment, as_json: bool, queue: str, yes: bool) -> Non
     --yes removes what cannot be processed again: a failed run of maintain, which the next scheduled run continues,
     and a message that no release can read.
     """
-    found: list[tuple[dead_letters.Letter, str]] = []
+    found: list[tuple[dead_letters.DeadLetter, str]] = []
     with output.busy("asking the queues"):
         try:
-            for box in dead_letters.boxes(deployment, queue):
-                dead_letters.read(box, yes, lambda letter, done: found.append((letter, done)))
+            for dead_letter_queue in dead_letters.queues_of(deployment, queue):
+                dead_letters.read(dead_letter_queue, yes, lambda letter, done: found.append((letter, done)))
         except Exception:  # nothing else records which letters were already sent back
             for letter, done in found if yes else ():
                 output.say(f"{letter.queue}: {', '.join(letter.keys)}  sent {letter.sent}  {done}")
@@ -181,7 +181,7 @@ def _carry_out(as_json: bool, yes: bool, steps: list[recovery.Step]) -> None:
     with output.count_progress() as progress:
         for step in progress.track(steps, description="repairing") if yes else steps:
             came = step.do() if yes else None
-            if isinstance(came, recovery.NotDone):
+            if isinstance(came, recovery.StepFailed):
                 left.append(came.why)
             else:
                 done.append(step.what)

@@ -45,15 +45,15 @@ def message(name: str) -> dict[str, Any]:
     return {"MessageId": name, "ReceiptHandle": name, "Body": '{"Records": []}'}
 
 
-def box(sqs: Sqs) -> dead_letters.Box:
+def dead_letter_queue(sqs: Sqs) -> dead_letters.DeadLetterQueue:
     deployment = Deployment(SimpleNamespace(), "images-1")
     deployment.__dict__.update(sqs=sqs, store=MemoryStore())
-    return dead_letters.Box(deployment, "arrivals", "dead", "home")
+    return dead_letters.DeadLetterQueue(deployment, "arrivals", "dead", "home")
 
 
 def redriven(sqs: Sqs, really: bool) -> list[str]:
     found: list[str] = []
-    dead_letters.read(box(sqs), really, lambda letter, _: found.append(letter.receipt))
+    dead_letters.read(dead_letter_queue(sqs), really, lambda letter, _: found.append(letter.receipt))
     return found
 
 
@@ -73,7 +73,7 @@ def test_a_dead_letter_of_a_sound_record_names_the_check_for_the_distribution() 
     system, path = System(), "images/ubuntu/noble/amd64/default/20261123_10:00"
     system.upload(path, images.split_image())
     system.catch_up()
-    found = box(Sqs())
+    found = dead_letter_queue(Sqs())
     found.deployment.__dict__["store"] = system.store
     assert "the log of the publish function says what failed at the edge" in found._diagnosis(f"versions/{path}.json")
     assert found._diagnosis(f"{path}/lxd.tar.xz").endswith("what failed has passed, or another message did the work")
@@ -83,7 +83,7 @@ def test_a_dead_letter_about_a_product_names_its_unreadable_record() -> None:
     system, product = System(), "images/ubuntu/noble/amd64/default"
     system.upload(f"{product}/20261123_10:00", images.split_image())
     system.catch_up()
-    found = box(Sqs())
+    found = dead_letter_queue(Sqs())
     found.deployment.__dict__["store"] = system.store
     assert found._diagnosis(f"versions/{product}/").startswith(f"the records of {product} can be read now")
     assert found._diagnosis("versions/images/").startswith("no product can have these records")
@@ -103,7 +103,7 @@ def test_a_dead_letter_about_deltas_names_the_function_that_tried() -> None:
     sqs = Sqs("")
     deployment = Deployment(SimpleNamespace(), "images-1")
     deployment.__dict__.update(sqs=sqs, store=MemoryStore(), deltas_dead_letters="dead", deltas_queue="home")
-    (deltas,) = dead_letters.boxes(deployment, "deltas")
+    (deltas,) = dead_letters.queues_of(deployment, "deltas")
     product = parse_product("images/alpine/3.22/amd64/default")
     sqs._answers = [[message("a") | {"Body": events.changed(product.records_prefix)}]]
     (letter,) = deltas.letters()
@@ -116,7 +116,7 @@ def test_a_dead_letter_about_an_access_log_names_the_log_and_goes_back() -> None
     sqs = Sqs("")
     deployment = Deployment(SimpleNamespace(), "images-1")
     deployment.__dict__.update(sqs=sqs, access_logs_dead_letters="dead", access_logs_queue="home")
-    (logs,) = dead_letters.boxes(deployment, "access-logs")
+    (logs,) = dead_letters.queues_of(deployment, "access-logs")
     sqs._answers = [[message("a") | {"Body": s3_event("edge/E1.2026-11-28-01.9f.gz")}]]
     (letter,) = logs.letters()
     assert (letter.queue, letter.keys) == ("access-logs", ["edge/E1.2026-11-28-01.9f.gz"])
@@ -135,7 +135,7 @@ def test_a_run_of_maintain_that_was_asked_for_in_any_form_is_reported_and_remove
     sqs = Sqs("")
     deployment = Deployment(SimpleNamespace(), "images-1")
     deployment.__dict__.update(sqs=sqs, maintain_dead_letters="dead")
-    (runs,) = dead_letters.boxes(deployment, "maintain")
+    (runs,) = dead_letters.queues_of(deployment, "maintain")
     sqs._answers = [[message("a") | {"Body": body}]]
     (letter,) = runs.letters()
     assert letter.diagnosis.startswith("a task failed: the log of the maintain function says why.")
@@ -145,4 +145,4 @@ def test_a_run_of_maintain_that_was_asked_for_in_any_form_is_reported_and_remove
 def test_a_server_without_deltas_has_no_dead_letters_about_deltas() -> None:
     deployment = Deployment(SimpleNamespace(), "images-1")
     deployment.__dict__.update(deltas_dead_letters="")
-    assert list(dead_letters.boxes(deployment, "deltas")) == []
+    assert list(dead_letters.queues_of(deployment, "deltas")) == []

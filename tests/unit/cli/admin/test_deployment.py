@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from cli.admin import checks, inventory
 from cli.admin.__main__ import main
-from cli.admin.checks import Hint, NotSeen
+from cli.admin.checks import Hint, Unchecked
 from cli.admin.deployment import Deployment, DryStore, open_stack
 from cli.admin.errors import AGAIN, NO_CREDENTIALS, NOTHING, STORAGE
 from imageserver.errors import StorageUnavailable
@@ -256,7 +256,7 @@ def test_a_failed_deployment_and_active_alarms_are_findings() -> None:
     assert all(remedy for _, remedy in found)
     assert list(checks.CHECKS["deployment"](Deployment(Session(STACK), "images-1", stack="images"))) == []
     (unseen,) = checks.CHECKS["deployment"](Deployment(None, "images-1"))
-    assert isinstance(unseen, NotSeen), "nobody named a stack"
+    assert isinstance(unseen, Unchecked), "nobody named a stack"
 
 
 def test_a_deployment_that_was_undone_is_a_hint() -> None:

@@ -20,7 +20,7 @@ from click.testing import CliRunner
 
 from cli.admin import arguments, checks, doctor, errors
 from cli.admin.__main__ import main
-from cli.admin.checks import NotSeen
+from cli.admin.checks import Unchecked
 from cli.admin.deployment import Deployment, Queue
 from cli.admin.errors import AGAIN, CATALOG, EARLIER, EDGE, NO_CREDENTIALS, NOTHING, RECORD, RIGHTS, STORAGE, WAY
 from cli.aws import LOG_IN, LOG_IN_AGAIN
@@ -297,7 +297,7 @@ def test_one_dead_letter_is_one() -> None:
 
 def test_without_a_stack_the_skipped_age_check_is_reported() -> None:
     found = list(checks.check_queues(queued({})))
-    assert [one.why.split(":")[0] for one in found if isinstance(one, NotSeen)] == [
+    assert [one.why.split(":")[0] for one in found if isinstance(one, Unchecked)] == [
         "how long the oldest message waits",
         "the dead letters of maintain",
     ]

@@ -6,7 +6,7 @@ import pytest
 
 from cli.admin import recovery
 from cli.admin.deployment import Deployment
-from cli.admin.recovery import NotDone
+from cli.admin.recovery import StepFailed
 from imageserver.errors import StorageUnavailable
 from imageserver.format.keys import parse_version
 from imageserver.operations.withdraw import withdraw
@@ -37,7 +37,7 @@ def deployment(system: System) -> Deployment:
 
 def carry_out(steps: list[recovery.Step]) -> list[str]:
     """Carry out the steps; return why some were not done."""
-    return [outcome.why for step in steps if isinstance(outcome := step.do(), NotDone)]
+    return [outcome.why for step in steps if isinstance(outcome := step.do(), StepFailed)]
 
 
 def rebuilt(system: System) -> tuple[list[str], list[str]]:

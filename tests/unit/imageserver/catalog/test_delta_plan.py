@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace as changed
 
 from imageserver.catalog import delta_plan
-from imageserver.catalog.delta_plan import Pair, Room, Root
+from imageserver.catalog.delta_plan import Pair, Root, RunCapacity
 from imageserver.format.documents import Item, Version
 from imageserver.format.keys import parse_product, parse_version
 from imageserver.inspection.overrides import Overrides
@@ -151,20 +151,20 @@ BIG = Pair(root(OLD, 400_000_000), root(NEW, 800_000_000))
 
 
 @pytest.mark.parametrize(
-    ("room", "reason"),
+    ("capacity", "reason"),
     [
-        (Room(1_599_999_999, 512, 72.0), ""),
-        (Room(1_599_999_999, 0, 72.0), ""),
-        (Room(1_599_999_999, 511, 72.0), "the function has 511 MB of memory, expected 512 at least"),
+        (RunCapacity(1_599_999_999, 512, 72.0), ""),
+        (RunCapacity(1_599_999_999, 0, 72.0), ""),
+        (RunCapacity(1_599_999_999, 511, 72.0), "the function has 511 MB of memory, expected 512 at least"),
         (
-            Room(1_599_999_998, 512, 72.0),
+            RunCapacity(1_599_999_998, 512, 72.0),
             "both roots and a delta take 1,599,999,999 bytes of disk, and a run has 1,599,999,998",
         ),
-        (Room(1_599_999_999, 512, 71.9), "roots of these sizes may take 72 s, and a run has 72 s for them"),
+        (RunCapacity(1_599_999_999, 512, 71.9), "roots of these sizes may take 72 s, and a run has 72 s for them"),
     ],
 )
-def test_whether_a_delta_fits_into_a_run_is_computed_before_the_run(room: Room, reason: str) -> None:
-    assert delta_plan.no_room(BIG, room) == reason
+def test_whether_a_delta_fits_into_a_run_is_computed_before_the_run(capacity: RunCapacity, reason: str) -> None:
+    assert delta_plan.beyond_capacity(BIG, capacity) == reason
 
 
 def test_a_delta_without_a_note_about_these_roots_is_unexplained() -> None:

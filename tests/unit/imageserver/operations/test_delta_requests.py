@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from imageserver.catalog.delta_plan import Room
+from imageserver.catalog.delta_plan import RunCapacity
 from imageserver.format.keys import ProductId, parse_version
 from imageserver.operations.delta_requests import DeltaRequests
 from imageserver.operations.make_deltas import DeltaServices, Outcome, make_deltas
@@ -59,7 +59,7 @@ def test_a_product_that_wants_no_deltas_is_skipped(system: System) -> None:
 
 
 def test_a_delta_that_was_dropped_with_a_reason_is_not_asked_for_again(system: System, tmp_path: Path) -> None:
-    services = DeltaServices(system.store, Unused(), no_pause, lambda: Room(10**12, 1769, 0), tmp_path)
+    services = DeltaServices(system.store, Unused(), no_pause, lambda: RunCapacity(10**12, 1769, 0), tmp_path)
     assert [one.outcome for one in make_deltas(ID, services)] == [Outcome.DROPPED]
     assert asked(system) == ([], [])
     assert asked(system, usual=2) == ([ID], [missing(DAYS[-3])]), "of that base its record says nothing"
@@ -75,7 +75,7 @@ class Unused:
 
 
 def test_another_base_is_asked_about_although_the_first_was_dropped(system: System, tmp_path: Path) -> None:
-    services = DeltaServices(system.store, Unused(), no_pause, lambda: Room(10**12, 1769, 0), tmp_path)
+    services = DeltaServices(system.store, Unused(), no_pause, lambda: RunCapacity(10**12, 1769, 0), tmp_path)
     make_deltas(ID, services)
     withdraw(system.store, parse_version(f"{PRODUCT}/{DAYS[-2]}"), system.store.clock, 24, no_pause, "replaced")
     system.catch_up()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from imageserver.catalog.delta_plan import Room
+from imageserver.catalog.delta_plan import RunCapacity
 from imageserver.errors import OutOfTime, ProgramFailed, StorageUnavailable
 from imageserver.format import documents
 from imageserver.format.keys import parse_product, parse_version
@@ -33,7 +33,7 @@ pytestmark = trees.needs_real_pairs
 
 PRODUCT = parse_product("images/alpine/3.22/amd64/default")
 OLD, NEW, NEWEST = (f"2026112{day}_1000" for day in (1, 2, 3))
-PLENTY = Room(10**12, 1769, 840)
+PLENTY = RunCapacity(10**12, 1769, 840)
 DELTA = f"rootfs.{OLD}.vcdiff"
 
 
@@ -49,7 +49,7 @@ class Server:
 
     folder: Path
     system: System = field(default_factory=System)
-    room: Room = PLENTY
+    capacity: RunCapacity = PLENTY
     usual: int = 1
     encode: Callable[[Iterator[bytes]], Iterator[bytes]] = lambda chunks: chunks
     decode: Callable[[Iterator[bytes]], Iterator[bytes]] = lambda chunks: chunks
@@ -72,7 +72,7 @@ class Server:
                 return server.decode(real.decode(folder, seconds))
 
         services = DeltaServices(
-            self.system.store, Tampered(), lambda _: None, lambda: self.room, self.folder, self.usual
+            self.system.store, Tampered(), lambda _: None, lambda: self.capacity, self.folder, self.usual
         )
         made = make_deltas(PRODUCT, services, version)
         assert list(self.folder.iterdir()) == [], "what a run stores is gone after it"
@@ -179,15 +179,17 @@ def test_a_delta_of_half_the_root_or_more_is_dropped_and_not_tried_again(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("room", "reason"),
+    ("capacity", "reason"),
     [
-        (Room(1000, 1769, 840), "bytes of disk, and a run has 1,000"),
-        (Room(10**12, 256, 840), "the function has 256 MB of memory, expected 512 at least"),
-        (Room(10**12, 1769, 0.01), "and a run has 0 s for them"),
+        (RunCapacity(1000, 1769, 840), "bytes of disk, and a run has 1,000"),
+        (RunCapacity(10**12, 256, 840), "the function has 256 MB of memory, expected 512 at least"),
+        (RunCapacity(10**12, 1769, 0.01), "and a run has 0 s for them"),
     ],
 )
-def test_a_delta_that_does_not_fit_is_noted_before_a_byte_is_read(server: Server, room: Room, reason: str) -> None:
-    server.room = room
+def test_a_delta_that_does_not_fit_is_noted_before_a_byte_is_read(
+    server: Server, capacity: RunCapacity, reason: str
+) -> None:
+    server.capacity = capacity
     server.system.store.bytes_read.clear()
     (dropped,) = server.make()
     assert dropped.outcome is Outcome.DROPPED
@@ -201,12 +203,12 @@ def test_a_run_that_has_too_little_time_left_leaves_the_rest_to_another(server: 
 
     def slow(chunks: Iterator[bytes]) -> Iterator[bytes]:
         yield from chunks
-        server.room = Room(10**12, 1769, 0.01)
+        server.capacity = RunCapacity(10**12, 1769, 0.01)
 
     server.decode = slow
     with pytest.raises(OutOfTime, match=f"rootfs.{OLD}.vcdiff is made by another run"):
         server.make()
-    server.decode, server.room = (lambda chunks: chunks), PLENTY
+    server.decode, server.capacity = (lambda chunks: chunks), PLENTY
     assert server.deltas(NEWEST) == {f"rootfs.{NEW}.vcdiff": NEW}
     assert [made.outcome for made in server.make()] == [Outcome.SKIPPED, Outcome.MADE]
 
@@ -216,13 +218,13 @@ def test_roots_that_come_slowly_cost_a_run_and_not_the_delta(server: Server) -> 
 
     def slow(method: str, _key: str) -> None:
         if method == "chunk":
-            server.room = Room(10**12, 1769, 0)
+            server.capacity = RunCapacity(10**12, 1769, 0)
 
     store.on = slow
     with pytest.raises(OutOfTime, match=f"{DELTA} is made by another run: fetching both roots took this one's time"):
         server.make()
     assert server.record().deltas == {}
-    store.on, server.room = (lambda *_: None), PLENTY
+    store.on, server.capacity = (lambda *_: None), PLENTY
     assert [made.outcome for made in server.make()] == [Outcome.MADE]
 
 
@@ -362,7 +364,9 @@ def test_the_disk_that_a_killed_run_filled_is_free_before_it_is_measured(
     left = server.folder / "delta-killed"
     left.mkdir()
     (left / "held").touch()
-    monkeypatch.setattr(Server, "room", property(lambda _: Room(1000, 1769, 840) if left.exists() else PLENTY))
+    monkeypatch.setattr(
+        Server, "capacity", property(lambda _: RunCapacity(1000, 1769, 840) if left.exists() else PLENTY)
+    )
     assert [made.outcome for made in server.make()] == [Outcome.MADE]
 
 
@@ -410,13 +414,13 @@ def test_a_root_replaced_meanwhile_ends_the_delta_without_a_note(server: Server)
 
 
 def test_a_delta_is_tried_again_for_other_roots(server: Server) -> None:
-    server.room = Room(0, 0, 0)
+    server.capacity = RunCapacity(0, 0, 0)
     server.make()
     note = server.record().deltas[OLD]
     assert (note.base_sha256, note.root_sha256) == tuple(hashlib.sha256(root).hexdigest() for root in roots())
     other = replace(server.record(), deltas={OLD: replace(note, base_sha256="0" * 64)})
     server.system.store.put(other.id.record_key, records.encode(other))
-    server.room = PLENTY
+    server.capacity = PLENTY
     assert [made.outcome for made in server.make()] == [Outcome.MADE]
 
 

@@ -23,7 +23,7 @@ from imageserver.operations.runs import Run
 from imageserver.operations.view_documents import configured, create_view
 from imageserver.operations.withdraw import restore, withdraw
 from imageserver.upstream.mapping import UpstreamFile
-from imageserver.upstream.mirrors import Held, Mirror, state_key, status_key
+from imageserver.upstream.mirrors import HeldVersion, Mirror, state_key, status_key
 from imageserver.upstream.port import Upstream
 from imageserver.versions import records
 from imageserver.versions.records import Record
@@ -227,7 +227,7 @@ def test_the_held_versions_are_written_before_any_copy_is_requested(site: Site) 
     """Otherwise the run after a crash would take the mirror's own files for a local upload."""
     site.origin.publish(D1)
     services = site.services
-    held: list[Mapping[str, Held]] = []
+    held: list[Mapping[str, HeldVersion]] = []
 
     def ask(*_: object) -> None:
         held.append(state_of(site.store, "site").held)
@@ -235,7 +235,7 @@ def test_the_held_versions_are_written_before_any_copy_is_requested(site: Site) 
 
     run = Run()
     list(follow({"site": SITE}, replace_services(services, ask), run, ["site"]))
-    assert held == [{D1: Held()}]
+    assert held == [{D1: HeldVersion()}]
     with pytest.raises(TasksFailed, match="dies here"):
         run.check()
     assert "dies here" in status_of(site.store, "site").error
@@ -326,12 +326,12 @@ def test_a_version_withdrawn_by_an_operator_stays_withdrawn_and_can_be_restored(
     site.system.catch_up()
     site.later(days=1)
     assert not site.run().missing
-    assert state_of(site.store, "site").held == {D1: Held(refused=True), D2: Held()}
+    assert state_of(site.store, "site").held == {D1: HeldVersion(refused=True), D2: HeldVersion()}
     restore(site.store, parse_version(D1), lambda _: None)
     site.system.catch_up()
     site.later(days=1)
     site.run()
-    assert state_of(site.store, "site").held == {D1: Held(), D2: Held()}
+    assert state_of(site.store, "site").held == {D1: HeldVersion(), D2: HeldVersion()}
 
 
 @pytest.mark.parametrize("restores_first", [False, True])

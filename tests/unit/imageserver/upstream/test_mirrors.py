@@ -14,7 +14,7 @@ from imageserver.upstream.mirrors import (
     MAX_CONFIGURATION_BYTES,
     MOST_FILTERS,
     MOST_MIRRORS,
-    Held,
+    HeldVersion,
     Mirror,
     MirrorState,
     MirrorStatus,
@@ -115,8 +115,8 @@ def test_an_invalid_configuration_is_damaged_and_never_taken_for_empty(body: byt
 STATE = MirrorState(
     documents={"streams/v1/images.json": SeenDocument(3, "2026-11-27T00:00:00+00:00", '"e"')},
     held={
-        "images/ubuntu/noble/amd64/cloud/20261101": Held(),
-        "images/a/b/amd64/c/20261101": Held("2026-11-27T00:00:00Z"),
+        "images/ubuntu/noble/amd64/cloud/20261101": HeldVersion(),
+        "images/a/b/amd64/c/20261101": HeldVersion("2026-11-27T00:00:00Z"),
     },
 )
 

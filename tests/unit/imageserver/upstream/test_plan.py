@@ -13,8 +13,8 @@ from imageserver.format.keys import VersionId, parse_product, parse_version
 from imageserver.inspection.overrides import Overrides
 from imageserver.upstream.filters import parse_filter
 from imageserver.upstream.mapping import UpstreamFile, UpstreamVersion
-from imageserver.upstream.mirrors import Held, SeenDocument
-from imageserver.upstream.plan import Here, ProductPlan, Rules, plan_product, refusal_of, seen
+from imageserver.upstream.mirrors import HeldVersion, SeenDocument
+from imageserver.upstream.plan import LocalProduct, ProductPlan, Rules, plan_product, refusal_of, seen
 
 NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
 GRACE = timedelta(days=7)
@@ -44,7 +44,7 @@ def files(*paths: str, **other: int) -> dict[str, int]:
 def planned(
     versions: list[UpstreamVersion],
     here: Mapping[str, int],
-    held: Mapping[str, Held],
+    held: Mapping[str, HeldVersion],
     *,
     only: str = "all",
     keep: int | None = None,
@@ -54,7 +54,7 @@ def planned(
     most_bytes: int | None = None,
 ) -> ProductPlan:
     """Plan; every version with files here is listed unless `listed` names those that are."""
-    there = Here(here, Here(here, ()).versions if listed is None else listed, withdrawn, of_others)
+    there = LocalProduct(here, LocalProduct(here, ()).versions if listed is None else listed, withdrawn, of_others)
     rules = Rules([parse_filter(only)], keep, GRACE, most_bytes)
     return plan_product(NOBLE, versions, there, held, rules, NOW)
 
@@ -65,10 +65,10 @@ def ids(*paths: str) -> tuple[VersionId, ...]:
 
 def test_only_missing_files_are_copied() -> None:
     here = {**files(D1), f"{D2}/lxd.tar.xz": 10}
-    plan = planned(upstream(D1, D2), here, {D1: Held(), D2: Held()})
+    plan = planned(upstream(D1, D2), here, {D1: HeldVersion(), D2: HeldVersion()})
     assert [file.key for file in plan.missing] == [f"{D2}/disk.qcow2", f"{D2}/rootfs.squashfs"]
     assert plan.size_bytes == 1_100
-    assert plan.held == {D1: Held(), D2: Held()}
+    assert plan.held == {D1: HeldVersion(), D2: HeldVersion()}
     assert (plan.delist, plan.relist, plan.left_out) == ((), (), ())
 
 
@@ -92,8 +92,8 @@ def test_a_version_whose_only_root_is_too_large_does_not_replace_an_older_one() 
 
 
 def test_a_smaller_limit_delists_nothing_and_names_only_files_that_it_excludes() -> None:
-    plan = planned(upstream(D1), files(D1), {D1: Held()}, most_bytes=1)
-    assert (plan.held, plan.delist, plan.left_out) == ({D1: Held()}, (), ())
+    plan = planned(upstream(D1), files(D1), {D1: HeldVersion()}, most_bytes=1)
+    assert (plan.held, plan.delist, plan.left_out) == ({D1: HeldVersion()}, (), ())
     assert planned(upstream(D1), {}, {}, only="ftype=squashfs", most_bytes=999).left_out == ()
 
 
@@ -115,11 +115,11 @@ def test_a_locally_uploaded_version_is_not_changed() -> None:
 
 def test_a_locally_uploaded_version_is_never_delisted() -> None:
     assert not planned([], files(D1), {}).delist
-    assert not planned(upstream(D2, D3), files(D1, D2, D3), {D2: Held(), D3: Held()}, keep=1).delist
+    assert not planned(upstream(D2, D3), files(D1, D2, D3), {D2: HeldVersion(), D3: HeldVersion()}, keep=1).delist
 
 
 def test_a_file_of_another_size_is_left_out_and_not_replaced() -> None:
-    plan = planned(upstream(D1), {**files(D1), f"{D1}/disk.qcow2": 999}, {D1: Held()})
+    plan = planned(upstream(D1), {**files(D1), f"{D1}/disk.qcow2": 999}, {D1: HeldVersion()})
     assert not plan.missing
     assert [(one.name, one.reason) for one in plan.left_out] == [
         (f"{D1}/disk.qcow2", "has 999 bytes here, expected 1,000 as upstream's catalog says: it stays")
@@ -132,93 +132,98 @@ def test_overrides_are_copied_but_never_over_edited_ones() -> None:
     ((key, body),) = plan.overrides.items()
     assert key == f"{D1}/metadata.json"
     assert json.loads(body) == {"requirements": {"secureboot": "false"}, "support_eol": "2029-05-31"}
-    assert not planned(upstream(D1, overrides=secure), {key: 2}, {D1: Held()}).overrides
+    assert not planned(upstream(D1, overrides=secure), {key: 2}, {D1: HeldVersion()}).overrides
 
 
 def test_a_version_gone_from_upstream_stays_for_the_grace_time() -> None:
-    first = planned(upstream(D2), files(D1, D2), {D1: Held(), D2: Held()})
-    assert first.held[D1] == Held(NOW.isoformat())
+    first = planned(upstream(D2), files(D1, D2), {D1: HeldVersion(), D2: HeldVersion()})
+    assert first.held[D1] == HeldVersion(NOW.isoformat())
     assert not first.delist
-    assert not planned(upstream(D2), files(D1, D2), {D1: Held(LATELY), D2: Held()}).delist
-    after = planned(upstream(D2), files(D1, D2), {D1: Held(LONG_AGO), D2: Held()})
+    assert not planned(upstream(D2), files(D1, D2), {D1: HeldVersion(LATELY), D2: HeldVersion()}).delist
+    after = planned(upstream(D2), files(D1, D2), {D1: HeldVersion(LONG_AGO), D2: HeldVersion()})
     assert after.delist == ids(D1)
-    assert after.held[D1] == Held(LONG_AGO, delisted=True)
+    assert after.held[D1] == HeldVersion(LONG_AGO, delisted=True)
 
 
 def test_a_version_is_delisted_until_it_is_withdrawn_and_held_until_its_files_are_gone() -> None:
     """A run may end after it wrote its held versions and before it withdrew anything."""
-    delisted = {D1: Held(LONG_AGO, delisted=True), D2: Held()}
+    delisted = {D1: HeldVersion(LONG_AGO, delisted=True), D2: HeldVersion()}
     assert planned(upstream(D2), files(D1, D2), delisted).delist == ids(D1)
     again = planned(upstream(D2), files(D1, D2), delisted, withdrawn=[D1])
     assert not again.delist
     assert again.held == delisted
-    assert planned(upstream(D2), files(D2), delisted).held == {D2: Held()}
+    assert planned(upstream(D2), files(D2), delisted).held == {D2: HeldVersion()}
 
 
 def test_older_versions_than_the_newest_kept_ones_are_delisted() -> None:
-    plan = planned(upstream(D1, D2, D3), files(D1, D2, D3), {D1: Held(LONG_AGO), D2: Held(), D3: Held()}, keep=2)
+    plan = planned(
+        upstream(D1, D2, D3),
+        files(D1, D2, D3),
+        {D1: HeldVersion(LONG_AGO), D2: HeldVersion(), D3: HeldVersion()},
+        keep=2,
+    )
     assert plan.delist == ids(D1)
 
 
 @pytest.mark.parametrize("here", [files(D1), files(D1, D2)], ids=["not copied", "copied and not listed"])
 def test_an_old_version_stays_until_a_newer_one_is_listed(here: dict[str, int]) -> None:
-    plan = planned(upstream(D1, D2), here, {D1: Held(LONG_AGO), D2: Held()}, keep=1, listed=[D1])
+    plan = planned(upstream(D1, D2), here, {D1: HeldVersion(LONG_AGO), D2: HeldVersion()}, keep=1, listed=[D1])
     assert not plan.delist
-    assert plan.held[D1] == Held(LONG_AGO)
+    assert plan.held[D1] == HeldVersion(LONG_AGO)
 
 
 @pytest.mark.parametrize(("only", "versions"), [("all", []), ("debian", upstream(D1))], ids=["upstream", "filter"])
 def test_a_product_gone_from_upstream_is_delisted_after_the_grace_time(
     only: str, versions: list[UpstreamVersion]
 ) -> None:
-    assert not planned(versions, files(D1), {D1: Held()}, only=only).delist
-    assert planned(versions, files(D1), {D1: Held(LONG_AGO)}, only=only).delist == ids(D1)
+    assert not planned(versions, files(D1), {D1: HeldVersion()}, only=only).delist
+    assert planned(versions, files(D1), {D1: HeldVersion(LONG_AGO)}, only=only).delist == ids(D1)
 
 
 def test_a_version_that_returns_upstream_is_listed_again_without_a_copy() -> None:
     """It is planned until the record shows it, since a run may end before it restored anything."""
-    delisted = {D1: Held(LONG_AGO, delisted=True)}
+    delisted = {D1: HeldVersion(LONG_AGO, delisted=True)}
     plan = planned(upstream(D1), files(D1), delisted, withdrawn=[D1])
     assert plan.relist == ids(D1)
     assert not plan.missing
     assert planned(upstream(D1), files(D1), plan.held, withdrawn=[D1]).relist == ids(D1)
     restored = planned(upstream(D1), files(D1), plan.held)
     assert not restored.relist
-    assert restored.held == {D1: Held()}
+    assert restored.held == {D1: HeldVersion()}
 
 
 def test_a_version_that_returns_after_its_files_were_deleted_is_copied_again() -> None:
-    plan = planned(upstream(D1), {}, {D1: Held(LONG_AGO, delisted=True)})
+    plan = planned(upstream(D1), {}, {D1: HeldVersion(LONG_AGO, delisted=True)})
     assert len(plan.missing) == 3
     assert not plan.relist
 
 
 def test_a_version_withdrawn_by_the_operator_is_not_listed_again() -> None:
-    plan = planned(upstream(D1), files(D1), {D1: Held()}, withdrawn=[D1], listed=[])
-    assert (plan.relist, plan.missing, plan.held) == ((), (), {D1: Held(refused=True)})
+    plan = planned(upstream(D1), files(D1), {D1: HeldVersion()}, withdrawn=[D1], listed=[])
+    assert (plan.relist, plan.missing, plan.held) == ((), (), {D1: HeldVersion(refused=True)})
 
 
 def test_a_version_withdrawn_by_the_operator_is_not_copied_again_after_its_files_are_deleted() -> None:
     """The same holds for retention: a mirror that keeps more than RetainVersions would otherwise copy it forever."""
-    refused = {D1: Held(refused=True)}
+    refused = {D1: HeldVersion(refused=True)}
     plan = planned(upstream(D1, overrides=Overrides(support_eol="2029-05-31")), {}, refused)
     assert (plan.missing, plan.overrides, plan.held) == ((), {}, refused)
 
 
 def test_a_version_withdrawn_by_the_operator_while_gone_from_upstream_is_not_copied_again() -> None:
-    gone = planned([], files(D1), {D1: Held(LATELY)}, withdrawn=[D1])
-    assert gone.held == {D1: Held(LATELY, refused=True)}
+    gone = planned([], files(D1), {D1: HeldVersion(LATELY)}, withdrawn=[D1])
+    assert gone.held == {D1: HeldVersion(LATELY, refused=True)}
     assert planned([], {}, gone.held).held == gone.held
     assert not planned(upstream(D1), {}, gone.held).missing
 
 
 def test_a_version_restored_by_the_operator_belongs_to_the_mirror_again() -> None:
-    plan = planned(upstream(D1), files(D1), {D1: Held(refused=True)})
-    assert plan.held == {D1: Held()}
+    plan = planned(upstream(D1), files(D1), {D1: HeldVersion(refused=True)})
+    assert plan.held == {D1: HeldVersion()}
 
 
 def test_an_old_version_stays_if_the_operator_withdrew_the_newer_one() -> None:
-    held = {D1: Held(LONG_AGO), D2: Held()}
+    held = {D1: HeldVersion(LONG_AGO), D2: HeldVersion()}
     assert not planned(upstream(D2), files(D1, D2), held, withdrawn=[D2], listed=[D1]).delist
 
 
@@ -231,8 +236,8 @@ def test_a_version_has_one_source() -> None:
 
 
 def test_a_version_without_any_file_yet_is_held_while_its_copy_may_still_arrive() -> None:
-    assert planned([], {}, {D1: Held(LATELY)}).held == {D1: Held(LATELY)}
-    assert planned([], {}, {D1: Held(LONG_AGO)}).held == {}
+    assert planned([], {}, {D1: HeldVersion(LATELY)}).held == {D1: HeldVersion(LATELY)}
+    assert planned([], {}, {D1: HeldVersion(LONG_AGO)}).held == {}
 
 
 LAST = {"images.json": SeenDocument(10, "2026-11-20T12:00:00+00:00")}
