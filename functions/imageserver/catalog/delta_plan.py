@@ -2,8 +2,8 @@
 
 A delta costs CPU once and shortens the download of each client that holds its base. So only the newest listed version
 of a product gets deltas, from the newest listed versions before it, and a delta that is not below half the size of its
-root is not worth its storage. Only a squashfs root gets one: catalog.listed_deltas says what clients do with the delta of a
-disk.
+root is not worth its storage. Only a squashfs root gets one: catalog.listed_deltas says what clients do with the delta
+of a disk.
 
 A publisher's own delta wins. The record of the version distinguishes the two: it notes each base that this server
 tried.
