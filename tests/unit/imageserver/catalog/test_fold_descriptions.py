@@ -68,7 +68,7 @@ TABLE: dict[str, Row] = {
         sums(f"SHA256 (rootfs.squashfs) = {images.sha256_hex(SQUASHFS)}\0"), "rootfs.squashfs"
     ),
     **{
-        f"6 a wrong digest, {what}": row(sums(line.format(WRONG)), reason=f"expected {WRONG} as SHA256SUMS reason")
+        f"6 a wrong digest, {what}": row(sums(line.format(WRONG)), reason=f"expected {WRONG} as SHA256SUMS says")
         for what, line in (
             ("a folder", "{}  out/rootfs.squashfs"),
             ("binary", "{} *rootfs.squashfs"),
