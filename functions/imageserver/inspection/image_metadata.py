@@ -47,10 +47,11 @@ def check_metadata_yaml(body: bytes, arch: str, templates: Mapping[str, bool] | 
         reader.newer.append("more follows its first document, which all other clients ignore")
     warnings = _check_architecture(reader, fields, arch)
     for target, node, entries in _applied_templates(reader, fields):
-        texts = {name: reader.text(entries.get(name), name) or "" for name in ("template", "uid", "gid", "mode")}
+        below = go_yaml.joined("templates", target)
+        names = ("template", "uid", "gid", "mode")
+        texts = {name: reader.text(entries.get(name), f"{below}.{name}") or "" for name in names}
         if problem := _template_problem(target, texts, templates):
-            place = f"`{go_yaml.joined('templates', target)}` in line {node.line}"
-            raise InvalidUpload(f"{problem} ({place}): every launch would fail; build it again")
+            raise InvalidUpload(f"{problem} (`{below}` in line {node.line}): every launch would fail; build it again")
     newer = dict.fromkeys([*reader.newer, *reader.twice])
     newest = [f"Incus 7.0 and later start no instance of it, since in its metadata.yaml {what}" for what in newer]
     return (*warnings, *newest[:_MOST_SHOWN])

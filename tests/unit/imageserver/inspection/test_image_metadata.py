@@ -100,6 +100,7 @@ def test_no_message_is_endless_or_commands_a_terminal(more: str, name: str) -> N
         ("properties: {serial: !!timestamp 2024-01-01}", "the date 2024-01-01 at `properties.serial` in line 2"),
         ("properties: {a: !!bool yes}", "yes at `properties.a` in line 2 has the tag !!bool"),
         ("templates: {/a: {create_only: !!bool on}}", "on at `templates./a.create_only` in line 2 has the tag !!bool"),
+        ("templates: {/a: {when: [start], template: 2024-01-01}}", "the date 2024-01-01 at `templates./a.template` in"),
         ("properties: {a: 1, a: 2}", "`properties.a` appears twice, again in line 2"),
         ("architecture: x86_64", "`architecture` appears twice"),
         ("expiry_date: 1.5", "1.5 at `expiry_date` in line 2 is no whole number"),
