@@ -21,6 +21,7 @@ from imageserver.operations.promotion import promote as point_to
 from imageserver.operations.promotion import take_back
 from imageserver.operations.view_documents import view_of
 from imageserver.storage.port import Store
+from imageserver.storage.retries import Pause
 from imageserver.views.channels import promotions_of
 from imageserver.views.checks import Result, counts, fingerprints_of
 from imageserver.views.view import Promotion
@@ -40,7 +41,7 @@ class PromotionService:
     notifier: Callable[[], Notifier]
     has_views: bool
     now: datetime
-    pause: Callable[[float], object]
+    pause: Pause
 
 
 def promote(service: PromotionService, caller: str, request: PromotionRequest) -> Promoted:

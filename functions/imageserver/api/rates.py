@@ -22,7 +22,7 @@ from imageserver.api.problems import Problem
 from imageserver.catalog.rights import Rights
 from imageserver.format.keys import REQUEST_COUNTS
 from imageserver.storage.port import Store, write
-from imageserver.storage.retries import RaceLost, retry
+from imageserver.storage.retries import Pause, RaceLost, retry
 
 SHARES: Final = 20
 MINUTE_S: Final = 60.0
@@ -42,7 +42,7 @@ class Rates:
     rights: Rights
     requests_a_minute: int
     clock: Callable[[], float]
-    pause: Callable[[float], object]
+    pause: Pause
     left: dict[str, tuple[float, int]] = field(default_factory=dict)
     """Publisher -> when its share was given, and how many requests are left of it."""
 

@@ -17,6 +17,7 @@ from imageserver.operations.inventory import record_of
 from imageserver.storage import listing
 from imageserver.storage.document_cache import DocumentCache
 from imageserver.storage.port import Store
+from imageserver.storage.retries import Pause
 from imageserver.versions.assessment import assess, overrides
 from imageserver.versions.records import Reason, Record
 from imageserver.versions.state import State, visible_state
@@ -101,7 +102,7 @@ def wait(
     known: Callable[[VersionStatus], bool],
     passed_s: Callable[[], float],
     wait_s: Callable[[VersionStatus | None], float],
-    pause: Callable[[float], object],
+    pause: Pause,
 ) -> VersionStatus | None:
     """Poll until the status is one that the caller does not know, or `wait_s` have passed; return the last status."""
     found = look()

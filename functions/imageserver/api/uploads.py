@@ -24,7 +24,7 @@ from imageserver.format.keys import ImageKey, VersionId, is_ahead, parse_key, pa
 from imageserver.storage import listing
 from imageserver.storage.port import StoredObject
 from imageserver.storage.presigned import S3Uploads
-from imageserver.storage.retries import RaceLost, retry
+from imageserver.storage.retries import Pause, RaceLost, retry
 from imageserver.storage.s3 import CONTENT_TYPE
 from imageserver.versions import examine, records
 from imageserver.versions.assessment import UNKNOWN_FILE, assessed
@@ -49,7 +49,7 @@ class UploadService:
     max_bytes: int
     allow_overwrites: bool
     now: datetime
-    pause: Callable[[float], object]
+    pause: Pause
     limits: Limits = DEFAULT_LIMITS
     quotas: Quotas | None = None
 

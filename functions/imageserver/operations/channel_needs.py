@@ -5,7 +5,6 @@ If both happen at once, at least one sees the other: the promotion is taken back
 restored, or both. No withdrawal by retention or a mirror goes unnoticed by a channel that points to the version.
 """
 
-from collections.abc import Callable
 from datetime import datetime
 
 from imageserver.format.keys import ProductId, VersionId
@@ -13,10 +12,9 @@ from imageserver.operations.inventory import look
 from imageserver.operations.view_documents import Views
 from imageserver.operations.withdraw import undo_withdrawal, withdraw
 from imageserver.storage.port import Store
+from imageserver.storage.retries import Pause
 from imageserver.versions.withdrawal import without_withdrawal
 from imageserver.views.channels import kept, may_show, usable
-
-Pause = Callable[[float], object]
 
 
 def needed_by_channels(store: Store, views: Views, product: ProductId, version: VersionId | None = None) -> set[str]:

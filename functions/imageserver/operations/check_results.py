@@ -1,6 +1,6 @@
 """Read and write the results that checks post about a version."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from datetime import datetime
 
 from imageserver.errors import NotPassed, NoVersion
@@ -8,7 +8,7 @@ from imageserver.format.keys import VersionId, parse_version
 from imageserver.operations.inventory import record_of
 from imageserver.storage.parallel import in_parallel
 from imageserver.storage.port import Store, write
-from imageserver.storage.retries import RaceLost, retry
+from imageserver.storage.retries import Pause, RaceLost, retry
 from imageserver.versions.records import Record
 from imageserver.views.checks import (
     CHECKS,
@@ -21,8 +21,6 @@ from imageserver.views.checks import (
     results_key,
     with_result,
 )
-
-Pause = Callable[[float], object]
 
 
 def results_of(store: Store, version: VersionId) -> Results | None:

@@ -25,7 +25,7 @@ from imageserver.storage import listing
 from imageserver.storage.leases import lease
 from imageserver.storage.listing import is_unchanged
 from imageserver.storage.port import Store, StoredObject, write
-from imageserver.storage.retries import RaceLost, retry
+from imageserver.storage.retries import Pause, RaceLost, retry
 from imageserver.versions import diff, examine, records
 from imageserver.versions.assessment import assess, assessed
 from imageserver.versions.diff import Files, Learned
@@ -59,7 +59,7 @@ class IngestServices:
 
     store: Store
     now: Callable[[], datetime]
-    pause: Callable[[float], object]
+    pause: Pause
     max_bytes: int
     lease_seconds: float
     spread: Spread = in_turn

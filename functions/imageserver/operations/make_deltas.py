@@ -32,7 +32,7 @@ from imageserver.format.keys import ProductId, VersionId
 from imageserver.operations.inventory import record_of
 from imageserver.programs import xdelta3
 from imageserver.storage.port import FileStore, write
-from imageserver.storage.retries import RaceLost, retry
+from imageserver.storage.retries import Pause, RaceLost, retry
 from imageserver.versions import records
 from imageserver.versions.records import DeltaNote
 
@@ -87,7 +87,7 @@ class DeltaServices:
 
     store: FileStore
     encoder: Encoder
-    pause: Callable[[float], object]
+    pause: Pause
     capacity: Callable[[], RunCapacity]
     folder: Path
     usual: int = 1

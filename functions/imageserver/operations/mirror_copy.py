@@ -27,6 +27,7 @@ from imageserver.format.keys import LEASES
 from imageserver.inspection.resumable import RunningSha256, is_resumable, running_sha256
 from imageserver.storage.leases import lease
 from imageserver.storage.port import FileStore, StoredObject, write
+from imageserver.storage.retries import Pause
 from imageserver.upstream.copies import CopyNote, decode_note, encode_note, note_key
 from imageserver.upstream.mapping import UpstreamFile
 from imageserver.upstream.port import Reading, Upstream
@@ -74,7 +75,7 @@ class CopyServices:
     store: FileStore
     upstream: Upstream
     now: Callable[[], datetime]
-    pause: Callable[[float], object]
+    pause: Pause
     seconds_left: Callable[[], float]
     host: str
     most_bytes: int | None = None

@@ -6,7 +6,7 @@ from datetime import datetime
 from imageserver.errors import InvalidMirror
 from imageserver.operations.view_documents import Views, no_views
 from imageserver.storage.port import Store, write
-from imageserver.storage.retries import RaceLost, retry
+from imageserver.storage.retries import Pause, RaceLost, retry
 from imageserver.upstream.mirrors import (
     CONFIGURATION_KEY,
     MOST_REFUSALS,
@@ -29,8 +29,6 @@ from imageserver.upstream.mirrors import (
     status_key,
 )
 from imageserver.views.catalogs import private_streams
-
-Pause = Callable[[float], object]
 
 
 def configured(store: Store) -> dict[str, Mirror]:

@@ -27,6 +27,7 @@ from imageserver.operations.runs import Failure, Run, Task
 from imageserver.operations.view_documents import Views, no_views
 from imageserver.operations.withdraw import undo_withdrawal
 from imageserver.storage.port import Store, write
+from imageserver.storage.retries import Pause
 from imageserver.upstream.mapping import UpstreamFile
 from imageserver.upstream.mirrors import (
     Mirror,
@@ -62,7 +63,7 @@ class MirrorServices:
     connect: Callable[[Mirror], Upstream]
     ask: Callable[[str, Sequence[UpstreamFile]], object]
     now: Callable[[], datetime]
-    pause: Callable[[float], object]
+    pause: Pause
     grace_hours: int
     most_bytes: int | None = None
     views: Views = no_views

@@ -1,6 +1,6 @@
 """Point a channel to a version, and back. Nothing is copied: the channel's catalog is folded from the same records."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,13 +10,12 @@ from imageserver.operations.check_results import demand
 from imageserver.operations.view_documents import change_view
 from imageserver.storage.parallel import in_parallel
 from imageserver.storage.port import Store
+from imageserver.storage.retries import Pause
 from imageserver.versions import records
 from imageserver.versions.assessment import ahead_of_upload, assess
 from imageserver.versions.records import Record
 from imageserver.views.channels import may_show, promoted, promotions_of, standing, taken_back, unpromoted, usable
 from imageserver.views.view import View
-
-Pause = Callable[[float], object]
 
 
 @dataclass(frozen=True, slots=True)

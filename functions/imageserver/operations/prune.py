@@ -1,6 +1,6 @@
 """Keep the bucket in order: retention, deletion of what was withdrawn or never finished, empty records."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -19,6 +19,7 @@ from imageserver.operations.runs import Run, Task
 from imageserver.operations.view_documents import Views, no_views
 from imageserver.storage.document_cache import DocumentCache, StreamDocuments
 from imageserver.storage.port import Store
+from imageserver.storage.retries import Pause
 from imageserver.versions.records import Record
 from imageserver.versions.retention import Rule, expired
 from imageserver.versions.state import State
@@ -46,7 +47,7 @@ def prune(
     notifier: Notifier,
     rules: Rules,
     now: datetime,
-    pause: Callable[[float], object],
+    pause: Pause,
     run: Run,
     invalidate: Invalidate = no_invalidation,
     views: Views = no_views,
@@ -114,7 +115,7 @@ def _withdraw_expired(
     product: ProductSnapshot,
     listed: Collection[str],
     rules: Rules,
-    pause: Callable[[float], object],
+    pause: Pause,
     context: PruneContext,
     views: Views,
     reason_to_keep: ReasonToKeep,

@@ -35,7 +35,7 @@ from imageserver.storage.leases import wait_for_lease
 from imageserver.storage.listing import etags, is_unchanged
 from imageserver.storage.parallel import in_parallel
 from imageserver.storage.port import Store, StoredObject, write
-from imageserver.storage.retries import RaceLost, retry
+from imageserver.storage.retries import Pause, RaceLost, retry
 from imageserver.versions import records
 from imageserver.versions.records import Record
 from imageserver.views.catalogs import EVERYBODY, Catalog, catalogs
@@ -80,7 +80,7 @@ class PublishServices:
     store: Store
     clients: Sequence[str]
     now: Callable[[], datetime]
-    pause: Callable[[float], object]
+    pause: Pause
     invalidate: Invalidate = no_invalidation
     lease_wait_s: float = LEASE_S
     server: str = "simplestreams"

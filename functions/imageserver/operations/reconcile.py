@@ -6,7 +6,7 @@ them do. The only repair made here is to restore what a lost record said about i
 expired versions from channels.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -30,6 +30,7 @@ from imageserver.operations.view_documents import Views, change_view, no_views
 from imageserver.storage.document_cache import DocumentCache, StreamDocuments
 from imageserver.storage.parallel import in_parallel
 from imageserver.storage.port import Store
+from imageserver.storage.retries import Pause
 from imageserver.versions import records
 from imageserver.versions.diff import outdated
 from imageserver.versions.records import Record
@@ -61,7 +62,7 @@ class ReconcileServices:
     views: Views = no_views
     deltas: DeltaRequests | None = None
     now: datetime | None = None
-    pause: Callable[[float], object] = lambda _: None
+    pause: Pause = lambda _: None
 
 
 def reconcile(services: ReconcileServices, run: Run) -> None:

@@ -4,20 +4,19 @@ The rewritten log is an upload too, so its event leads here once more, and then 
 """
 
 import time
-from collections.abc import Callable
 from typing import Final
 
 from imageserver.access_logs.compressed import DamagedLog
 from imageserver.errors import ObjectChanged, UnreadableLog
 from imageserver.storage.port import Store
-from imageserver.storage.retries import RaceLost, retry
+from imageserver.storage.retries import Pause, RaceLost, retry
 from imageserver.views.redaction import redacted
 
 MOST_BYTES: Final = 100_000_000
 """The largest log, compressed. A run also holds a result of that size, twice while it is sent."""
 
 
-def redact_log(store: Store, key: str, etag: str, pause: Callable[[float], object] = time.sleep) -> bool:
+def redact_log(store: Store, key: str, etag: str, pause: Pause = time.sleep) -> bool:
     """Replace the tokens in this upload of a log. Return whether anything was written.
 
     Nothing is done if it is gone, or if another upload took its key, which has its own event. Raise UnreadableLog if it

@@ -6,10 +6,9 @@ from functools import partial
 from imageserver.errors import InvalidView, NoView
 from imageserver.storage.parallel import in_parallel
 from imageserver.storage.port import Store, write
-from imageserver.storage.retries import RaceLost, retry
+from imageserver.storage.retries import Pause, RaceLost, retry
 from imageserver.views.view import VIEWS, View, decode_view, encode_view, view_key, view_name
 
-Pause = Callable[[float], object]
 Views = Callable[[], Mapping[str, View]]
 """Reads the views of a server, as they are now."""
 

@@ -16,7 +16,7 @@ from imageserver.errors import InvalidUpload, SimplestreamsError
 from imageserver.format.keys import ImageKey, Target, VersionId, parse_record_key, version_of
 from imageserver.storage import listing
 from imageserver.storage.port import Store, write
-from imageserver.storage.retries import RaceLost, retry
+from imageserver.storage.retries import Pause, RaceLost, retry
 from imageserver.versions import diff, records
 from imageserver.versions.records import Record, Withdrawal
 from imageserver.versions.withdrawal import restored, undone, withdrawn
@@ -47,7 +47,7 @@ def withdraw(
     target: Target,
     now: datetime,
     grace_hours: int,
-    pause: Callable[[float], object],
+    pause: Pause,
     reason: str = "",
     *,
     automatic: bool = False,
@@ -68,7 +68,7 @@ def withdraw(
     return _change(store, target, lambda record: withdrawn(record, target, withdrawal), pause)
 
 
-def restore(store: Store, target: Target, pause: Callable[[float], object]) -> Changed:
+def restore(store: Store, target: Target, pause: Pause) -> Changed:
     """Put the target back on the list: a version with its files, or a single file. Idempotent; errors as `withdraw`.
 
     A file of a withdrawn version cannot be restored alone: nothing of it is listed before the version is.
@@ -79,7 +79,7 @@ def restore(store: Store, target: Target, pause: Callable[[float], object]) -> C
     return done
 
 
-def undo_withdrawal(store: Store, version: VersionId, reason: str, pause: Callable[[float], object]) -> None:
+def undo_withdrawal(store: Store, version: VersionId, reason: str, pause: Pause) -> None:
     """Put a version back on the list if it was withdrawn for exactly this reason.
 
     Its files that were withdrawn alone stay withdrawn. Errors as of `withdraw`.
@@ -88,7 +88,7 @@ def undo_withdrawal(store: Store, version: VersionId, reason: str, pause: Callab
     retry(version.path, change, pause)
 
 
-def _change(store: Store, target: Target, change: Change, pause: Callable[[float], object]) -> Changed:
+def _change(store: Store, target: Target, change: Change, pause: Pause) -> Changed:
     done, failed = Changed(), list[SimplestreamsError]()
     for version in _versions(store, target):
         try:

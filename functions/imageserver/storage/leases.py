@@ -24,7 +24,7 @@ from uuid import uuid4
 import msgspec
 
 from imageserver.storage.port import Store, write
-from imageserver.storage.retries import RaceLost, retry
+from imageserver.storage.retries import Pause, RaceLost, retry
 
 POLL_S: Final = 0.25
 """How often a waiting worker checks whether the lease is free."""
@@ -47,7 +47,7 @@ def lease(
     token: str,
     now: Callable[[], datetime],
     seconds: float,
-    pause: Callable[[float], object],
+    pause: Pause,
 ) -> Iterator[bool]:
     """Hold the lease for at most `seconds`; yield False while another worker holds it.
 
@@ -66,9 +66,7 @@ def lease(
 
 
 @contextmanager
-def wait_for_lease(
-    store: Store, key: str, now: Callable[[], datetime], seconds: float, pause: Callable[[float], object]
-) -> Iterator[bool]:
+def wait_for_lease(store: Store, key: str, now: Callable[[], datetime], seconds: float, pause: Pause) -> Iterator[bool]:
     """Wait up to `seconds` for the lease. Yield False if it was not free by then; the caller proceeds without it."""
     token = uuid4().hex
     for _ in range(ceil(seconds / POLL_S)):

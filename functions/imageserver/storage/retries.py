@@ -11,6 +11,9 @@ ATTEMPTS: Final = 10
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 2.0
 
+Pause = Callable[[float], object]
+"""Wait for a number of seconds."""
+
 _R = TypeVar("_R")
 
 
@@ -18,7 +21,7 @@ class RaceLost(Exception):
     """Another writer was faster, or something changed meanwhile. The attempt starts again from fresh reads."""
 
 
-def retry(what: str, attempt: Callable[[], _R], pause: Callable[[float], object]) -> _R:
+def retry(what: str, attempt: Callable[[], _R], pause: Pause) -> _R:
     """Return what `attempt` returns. Repeat it if it raises RaceLost; raise CatalogBusy after `ATTEMPTS` of them.
 
     Two writers that lost to each other must not meet again, so each pause (in seconds) is drawn from its whole range,
