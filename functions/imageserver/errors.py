@@ -115,9 +115,9 @@ class NotPassed(InvalidView):
     def __init__(self, version: str, missing: Mapping[str, str]) -> None:
         self.version = version
         self.missing = dict(missing)
-        said = "; ".join(f"the check {name} {why}" for name, why in self.missing.items())
+        reasons = "; ".join(f"the check {name} {why}" for name, why in self.missing.items())
         first = next(iter(self.missing))
         super().__init__(
-            f"{version} cannot be promoted: {said}. A job with the right check:{first} posts a result to POST /checks "
-            "of the upload API, see its /openapi.json"
+            f"{version} cannot be promoted: {reasons}. A job with the right check:{first} posts a result to "
+            "POST /checks of the upload API, see its /openapi.json"
         )

@@ -51,11 +51,11 @@ class CatalogLog:
         state = record.get("state", "ingested")
         reasons = [reason["sentence"] for reason in record.get("reasons", [])]
         path = record.get("version", key)
-        told = state + "".join(reasons)
+        summary = state + "".join(reasons)
         with self._lock:
-            if self._seen.get(key) == told:
+            if self._seen.get(key) == summary:
                 return
-            self._seen[key] = told
+            self._seen[key] = summary
         colour = {"complete": "green", "invalid": "red"}.get(state, "yellow")
         self._line(state, colour, path)
         for sentence in reasons:

@@ -62,7 +62,7 @@ class EdgeFunction:
         for name, value in headers:
             given.setdefault(name.lower(), []).append(value)
         # A repeated header has all its values.
-        said = {
+        event_headers = {
             name: {"value": values[0]} | ({"multiValue": [{"value": v} for v in values]} if len(values) > 1 else {})
             for name, values in given.items()
         }
@@ -70,7 +70,7 @@ class EdgeFunction:
             "version": "1.0",
             "context": {"eventType": "viewer-request"},
             "viewer": {"ip": "127.0.0.1"},
-            "request": {"method": method, "uri": uri, "querystring": {}, "headers": said, "cookies": {}},
+            "request": {"method": method, "uri": uri, "querystring": {}, "headers": event_headers, "cookies": {}},
         }
         try:
             self._start(json.dumps(event))

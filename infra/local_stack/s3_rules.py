@@ -127,10 +127,10 @@ class S3Rules:
         method = environ["REQUEST_METHOD"]
         if method == "POST" and "delete" in query:
             for deleted in ElementTree.fromstring(body).iter():  # noqa: S314  (moto's own answer)
-                said = {child.tag.rpartition("}")[2]: child.text or "" for child in deleted}
-                is_new = said.get("DeleteMarker") == "true" and not said.get("VersionId")
+                fields = {child.tag.rpartition("}")[2]: child.text or "" for child in deleted}
+                is_new = fields.get("DeleteMarker") == "true" and not fields.get("VersionId")
                 if deleted.tag.rpartition("}")[2] == "Deleted" and is_new:
-                    self._marked(bucket, said["Key"], said.get("DeleteMarkerVersionId", ""))
+                    self._marked(bucket, fields["Key"], fields.get("DeleteMarkerVersionId", ""))
         elif method == "DELETE" and key and "uploadId" not in query:
             if headers.get("x-amz-delete-marker") == "true" and "versionId" not in query:
                 self._marked(bucket, key, headers.get("x-amz-version-id", ""))

@@ -47,8 +47,8 @@ def read_stack(folder: Path) -> Stack:
     folder = folder.absolute()  # as shown in messages
     file = folder / FILE_NAME
     try:
-        said: dict[str, Any] = json.loads(file.read_text())
-        stack = Stack(**said)
+        fields: dict[str, Any] = json.loads(file.read_text())
+        stack = Stack(**fields)
     except FileNotFoundError:
         raise NotRunning(f"no local stack is running with the state folder {folder}: start ./scripts/local") from None
     except (ValueError, TypeError) as error:

@@ -191,11 +191,11 @@ def _no_profile(name: str) -> Unusable:
 def _refused(error: ClientError) -> Unusable | None:
     """Return why AWS rejects the credentials of a request; None if it does not."""
     about = error.response.get("Error", {})
-    code, said = about.get("Code", ""), f"{error.operation_name}: {about.get('Message') or error}"
+    code, message = about.get("Code", ""), f"{error.operation_name}: {about.get('Message') or error}"
     if code in _EXPIRED_CODES:
-        return Unusable(f"{EXPIRED} ({said})", LOG_IN_AGAIN)
+        return Unusable(f"{EXPIRED} ({message})", LOG_IN_AGAIN)
     if code in _SKEWED_CODES:
-        return Unusable(f"{SKEWED} ({said})", SET_CLOCK)
+        return Unusable(f"{SKEWED} ({message})", SET_CLOCK)
     if code in _NOT_TAKEN_CODES:
-        return Unusable(f"{NOT_TAKEN} ({said})", LOG_IN)
+        return Unusable(f"{NOT_TAKEN} ({message})", LOG_IN)
     return None

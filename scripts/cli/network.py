@@ -45,9 +45,9 @@ def past_proxy() -> str:
     return "--noproxy '*' " if any(proxies.get(scheme) for scheme in ("http", "https", "all")) else ""
 
 
-def refused_by_proxy(said: str) -> str:
-    """Return what to do about a proxy that refuses. Quote nothing of what it `said`, which may name its address."""
-    return PROXY_LOGIN if "407" in said else f"the proxy refuses or is not there; {PROXY_REMEDY}"
+def refused_by_proxy(message: str) -> str:
+    """Return what to do about a proxy that refuses. Quote nothing of its `message`, which may name its address."""
+    return PROXY_LOGIN if "407" in message else f"the proxy refuses or is not there; {PROXY_REMEDY}"
 
 
 def remedy(error: BaseException) -> str:

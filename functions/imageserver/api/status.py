@@ -157,7 +157,7 @@ def from_catalog(record: Record, products: Products, streams: Callable[[], Itera
     fingerprints = sorted(documents.images(entry))
     aliases = [held for held in withheld if held.alias]
     reasons = [_of_withheld(record, held) for held in (*mine, *aliases)]
-    reasons += [Reason("", "warning", said) for said in shared_with(streams(), version.product, fingerprints)]
+    reasons += [Reason("", "warning", sentence) for sentence in shared_with(streams(), version.product, fingerprints)]
     return VersionStatus(
         path=record.version,
         status=state,

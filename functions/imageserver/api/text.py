@@ -84,8 +84,8 @@ def _request(method: str, url: str, headers: Mapping[str, str]) -> Iterator[str]
 
 
 def _check(name: str, result: CheckStatus) -> str:
-    said = ("passed" if result.passed else "failed") if result.counts else "outdated"
-    return f"check {name} {said} {result.at} {one_line(result.by)}"
+    outcome = ("passed" if result.passed else "failed") if result.counts else "outdated"
+    return f"check {name} {outcome} {result.at} {one_line(result.by)}"
 
 
 def _status(status: VersionStatus) -> Iterator[str]:

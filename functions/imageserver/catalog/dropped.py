@@ -54,8 +54,8 @@ def _named(lost: list[tuple[str, str]]) -> str:
     return " and ".join(groups)
 
 
-def _given(said: Overrides, field: str) -> bool:
-    return getattr(said, field) not in ("", {}, None)
+def _given(overrides: Overrides, field: str) -> bool:
+    return getattr(overrides, field) not in ("", {}, None)
 
 
 def _has(record: Record, file: str) -> bool:

@@ -115,8 +115,8 @@ def _check_architecture(reader: Reader, fields: Mapping[str, Node], arch: str) -
     if not own:
         return ()
     if architectures.canonical(own) is None:
-        said = f"its metadata.yaml says `properties.architecture: {_text(own)}`"
-        return (f"{said}, which no client knows; the folder says {arch}",)
+        found = f"its metadata.yaml says `properties.architecture: {_text(own)}`"
+        return (f"{found}, which no client knows; the folder says {arch}",)
     if architectures.canonical(own) != wanted:
         raise InvalidUpload(
             f"says `properties.architecture: {own}` and `architecture: {found}`, expected one machine: `incus image "

@@ -92,8 +92,8 @@ def parse_metadata_json(body: bytes) -> Parsed:
     try:
         document = json.loads(body, parse_float=str, object_pairs_hook=in_order)
     except (ValueError, RecursionError) as error:
-        said = str(error).partition(";")[0]  # what follows is advice for Python programmers
-        return Parsed(Overrides(), (f"it is not JSON ({said}): all of it is ignored",))
+        problem = str(error).partition(";")[0]  # what follows is advice for Python programmers
+        return Parsed(Overrides(), (f"it is not JSON ({problem}): all of it is ignored",))
     if not isinstance(document, dict):
         kind = {list: "list", str: "text", type(None): "null"}.get(type(document), type(document).__name__)
         return Parsed(Overrides(), (f"it holds a {kind}, expected an object: all of it is ignored",))

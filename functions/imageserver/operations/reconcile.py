@@ -2,7 +2,7 @@
 
 A version whose folder differs from its record is sent to digest through the queue arrivals. A product whose records
 differ from the catalog is sent to publish through the queue changes. Both then do what the missed event would have made
-them do. The only repair made here is to restore what a lost record said about its version. Reconcile also removes
+them do. The only repair made here is to restore what a lost record recovered about its version. Reconcile also removes
 expired versions from channels.
 """
 
@@ -125,20 +125,22 @@ def _send_outdated(product: ProductSnapshot, there: StreamDocuments, services: R
         if reason := outdated(product.known.get(version), folder):
             action = partial(services.notifier.version_changed, version)
             if version not in product.known:
-                said = recalled(services.store, version)
-                if said or _is_in_catalog(version, there):
-                    reason = f"its record is lost; {describe(said)}"
-                    files = {*folder, *(said.files if said else ())}
-                    action = partial(_ingest_lost, services, version, files, said)
+                recovered = recalled(services.store, version)
+                if recovered or _is_in_catalog(version, there):
+                    reason = f"its record is lost; {describe(recovered)}"
+                    files = {*folder, *(recovered.files if recovered else ())}
+                    action = partial(_ingest_lost, services, version, files, recovered)
             size_bytes = sum(facts.size_bytes for facts in folder.values())
             run.do(Task("look again", version.path, reason, size_bytes), action)
 
 
-def _ingest_lost(services: ReconcileServices, version: VersionId, files: Iterable[str], said: Record | None) -> None:
-    """Have a version with a lost record ingested. Ingest continues from what an earlier record `said`."""
+def _ingest_lost(
+    services: ReconcileServices, version: VersionId, files: Iterable[str], recovered: Record | None
+) -> None:
+    """Have a version with a lost record ingested. Ingest continues from what an earlier record `recovered`."""
     services.invalidate(sorted(version.prefix + file for file in files))
-    if said:
-        services.store.create(version.record_key, records.encode(said))  # never over a newer record
+    if recovered:
+        services.store.create(version.record_key, records.encode(recovered))  # never over a newer record
     services.notifier.version_changed(version)
 
 

@@ -23,7 +23,7 @@ BASE, TARGET, DELTA = "base", "target", "delta"
 CHUNK_BYTES: Final = 1 << 20
 BUNDLED: Final = Path(__file__).resolve().parents[2] / "xdelta3"
 """Folder of a Lambda package with the program and its library (infra/gates/xdelta3.py)."""
-_MOST_SAID: Final = 300
+_MOST_SHOWN: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +47,10 @@ class Xdelta3:
     def _run(self, folder: Path, seconds: float, *arguments: str) -> Iterator[bytes]:
         what = f"xdelta3 {arguments[0]}"
         environment = {"LC_ALL": "C", **({"LD_LIBRARY_PATH": self.libraries} if self.libraries else {})}
-        with (folder / "said").open("w+b") as said:
+        with (folder / "stderr").open("w+b") as stderr:
             process = subprocess.Popen(  # noqa: S603  (no shell, and no word of these comes from outside)
                 [self.path, *arguments], cwd=folder, env=environment, stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE, stderr=said,
+                stdout=subprocess.PIPE, stderr=stderr,
             )  # fmt: skip
             with _ended(process, seconds) as late:
                 assert process.stdout is not None  # noqa: S101  (opened above)
@@ -61,9 +61,9 @@ class Xdelta3:
                 raise ProgramFailed(f"{what} took longer than {seconds:,.0f} s")
             if code:
                 ending = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
-                said.seek(0)
-                lines = said.read().decode(errors="replace").strip().splitlines()
-                last = lines[-1][:_MOST_SAID] if lines else "it said nothing"
+                stderr.seek(0)
+                lines = stderr.read().decode(errors="replace").strip().splitlines()
+                last = lines[-1][:_MOST_SHOWN] if lines else "it said nothing"
                 raise ProgramFailed(f"{what} {ending}: {last}")
 
 

@@ -213,9 +213,9 @@ def check_withheld(deployment: Deployment) -> Findings:
     # An alias that looks like an image's fingerprint is never listed, so only the records have it.
     for found in read_records(deployment.store):
         for file, facts in found.record.files.items() if found.record else ():
-            told = [sentence for sentence in facts.warnings if LIKE_A_FINGERPRINT in sentence]
-            if told:
-                what = f"{found.version.path}/{file} asks for a fingerprint: {told[0]}"
+            hints = [sentence for sentence in facts.warnings if LIKE_A_FINGERPRINT in sentence]
+            if hints:
+                what = f"{found.version.path}/{file} asks for a fingerprint: {hints[0]}"
                 yield Hint(what, "if its publisher should not ask, have it remove the alias")
 
 

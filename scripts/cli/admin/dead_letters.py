@@ -20,10 +20,9 @@ from imageserver.aws import events
 from imageserver.errors import CatalogDamaged, InvalidUpload
 from imageserver.format import documents
 from imageserver.format.keys import RECORDS, parse_record_key, product_of_records, version_of
+from imageserver.operations.inventory import record_of
 from imageserver.operations.mirror_documents import refusals_of
-from imageserver.storage.port import Store
 from imageserver.upstream import messages
-from imageserver.versions import records
 
 HIDDEN_S: Final = 120
 """How long a letter stays hidden from other readers while it is examined."""
@@ -120,8 +119,8 @@ class DeadLetterQueue:
             return [], f"no release can read it: {error}; --yes removes it, {left}", False
         if is_log:
             return keys, "it may hold tokens; the log of redact says why it was not read", True
-        said = dict.fromkeys(map(self._diagnosis, keys))
-        return keys, "; ".join(said) or "it names no object", True
+        diagnoses = dict.fromkeys(map(self._diagnosis, keys))
+        return keys, "; ".join(diagnoses) or "it names no object", True
 
     def _read_copy(self, body: str) -> tuple[list[str], str, bool]:
         try:
@@ -144,7 +143,7 @@ class DeadLetterQueue:
         except InvalidUpload as refusal:
             return f"no version can have this key: {refusal}"
         try:
-            record = _record(self.deployment.store, version.record_key)
+            record = record_of(self.deployment.store, version)
         except CatalogDamaged as damage:
             return str(damage)
         if damage_of_all := self._damage(version.product.stream):
@@ -164,8 +163,8 @@ class DeadLetterQueue:
             return f"no product can have these records: {refusal}"
         for info in self.deployment.store.list(product.records_prefix):
             try:
-                _record(self.deployment.store, info.key)
-            except CatalogDamaged as damage:
+                record_of(self.deployment.store, parse_record_key(info.key))
+            except (CatalogDamaged, InvalidUpload) as damage:
                 return str(damage)
         function = "delta" if self.name == DELTAS else "publish"
         passed = f"the records of {product.path} can be read now; if it comes back, the log of {function} says why"
@@ -228,15 +227,10 @@ def _failed_run(message: dict[str, Any]) -> str:
     task = payload.get("task") if isinstance(payload, dict) else ""
     task = task if isinstance(task, str) else ""  # what maintain was asked for and refused may be anything
     about = {name: value.get("StringValue", "") for name, value in message.get("MessageAttributes", {}).items()}
-    said = answer if isinstance(answer, dict) else {}
-    parts = (said.get("errorType"), said.get("errorMessage"), about.get("ERROR_CODE"), about.get("ERROR_MESSAGE"))
+    failure = answer if isinstance(answer, dict) else {}
+    parts = (failure.get("errorType"), failure.get("errorMessage"), about.get("ERROR_CODE"), about.get("ERROR_MESSAGE"))
     why = ": ".join(str(part) for part in parts if part) or "the log of the maintain function says why"
     now = TASKS.get(task, "admin reconcile; admin prune --yes")
     return (
         f"{task or 'a task'} failed: {why}. The next scheduled run does it; right now: {now}; --yes removes the letter"
     )
-
-
-def _record(store: Store, key: str) -> records.Record | None:
-    seen = store.read(key)
-    return records.decode(seen.body, key) if seen else None

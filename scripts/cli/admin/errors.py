@@ -149,8 +149,8 @@ def _refused(error: Exception, root: ClientError) -> Fault:
     """Explain a refusal of AWS, in the words of an adapter if it raised the error."""
     about = root.response.get("Error", {})
     code = about.get("Code", "")
-    said = f"{root.operation_name}: {code} {about.get('Message') or root}"
-    what = str(error) if isinstance(error, SimplestreamsError) else said
+    sentence = f"{root.operation_name}: {code} {about.get('Message') or root}"
+    what = str(error) if isinstance(error, SimplestreamsError) else sentence
     if code in _DENIED:
         return Fault(what, RIGHTS)
     if code == "NoSuchBucket":

@@ -13,10 +13,10 @@ from imageserver.format import file_kinds
 from imageserver.format.file_kinds import Role
 from imageserver.format.keys import ImageKey, VersionId, parse_key
 from imageserver.format.wording import counted
+from imageserver.operations.inventory import record_of
 from imageserver.storage.port import ObjectInfo
 from imageserver.upstream.mapping import LeftOut
-from imageserver.versions import records
-from imageserver.versions.records import Withdrawal
+from imageserver.versions.records import FileFacts, Record, Withdrawal
 
 
 @dataclass(frozen=True)
@@ -53,17 +53,17 @@ class Plan:
 def plan(
     deployment: Deployment,
     found: Iterator[File | LeftOut],
-    told: Callable[[str], Any] = lambda _: None,
+    advance: Callable[[str], Any] = lambda _: None,
     source: SourceRecords | None = None,
 ) -> Plan:
-    """Compare files with the server. `told` is called with each key to compare; `source`: the source's records."""
+    """Compare files with the server. `advance` is called with each key to compare; `source`: the source's records."""
     there = {info.key: info for info in deployment.store.list("images")}
     comparing, result = Comparing(deployment), Plan()
     for file in _not_withdrawn(result, found, source or SourceRecords(), there, comparing):
         if file.key not in there:
             result.files.append(file)
             continue
-        told(file.key)
+        advance(file.key)
         _sort_in(result, file, comparing.difference(file, there[file.key]))
     result.files.sort(key=_order)
     return result
@@ -132,7 +132,7 @@ class Comparing:
 
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
-        self._records: dict[VersionId, records.Record | None] = {}
+        self._records: dict[VersionId, Record | None] = {}
 
     def difference(self, file: File, there: ObjectInfo) -> str:
         """Return how they differ, or that it is unknown; empty if they are the same."""
@@ -157,13 +157,12 @@ class Comparing:
         record, facts = self._known(image)
         return bool(record and record.withdrawn) or bool(facts and facts.withdrawn)
 
-    def _known(self, image: ImageKey) -> tuple[records.Record | None, records.FileFacts | None]:
+    def _known(self, image: ImageKey) -> tuple[Record | None, FileFacts | None]:
         """Return the record of a file's version, and what it says of the file."""
         version = image.version
         if version not in self._records:
-            seen = self._deployment.store.read(version.record_key)
             try:
-                self._records[version] = records.decode(seen.body, version.record_key) if seen else None
+                self._records[version] = record_of(self._deployment.store, version)
             except CatalogDamaged:  # the doctor reports it; here it means that no digest is known
                 self._records[version] = None
         record = self._records[version]

@@ -163,17 +163,19 @@ def reasons(found: RecordState, there: Catalog, is_listed: bool) -> list[Unliste
     record = found.record
     if record is None:
         return [Unlisted("unreadable", found.damage)]
-    told = [Unlisted("withdrawn", _withdrawn("it", record.withdrawn))] if record.withdrawn else []
+    unlisted = [Unlisted("withdrawn", _withdrawn("it", record.withdrawn))] if record.withdrawn else []
     withdrawn = {file: facts.withdrawn for file, facts in record.files.items() if facts.withdrawn}
-    told += [Unlisted("withdrawn", _withdrawn(file, withdrawal)) for file, withdrawal in withdrawn.items()]
+    unlisted += [Unlisted("withdrawn", _withdrawn(file, withdrawal)) for file, withdrawal in withdrawn.items()]
     # The record's own reason for a withdrawn file does not say why it was withdrawn.
-    told += [Unlisted(reason.kind, reason.sentence) for reason in record.reasons if reason.file not in withdrawn]
+    unlisted += [Unlisted(reason.kind, reason.sentence) for reason in record.reasons if reason.file not in withdrawn]
     withheld = there.withheld.get(found.version.path, [])
-    told += [Unlisted("withheld", entry.reason) for entry in withheld]
-    told += [Unlisted("warning", sentence) for sentence in there.shared.get(found.version.path, [])]
+    unlisted += [Unlisted("withheld", entry.reason) for entry in withheld]
+    unlisted += [Unlisted("warning", sentence) for sentence in there.shared.get(found.version.path, [])]
     if _state(record, there, is_listed) is State.COMPLETE:
-        told.append(Unlisted("waiting", "it is complete and about to be listed; run `admin reconcile` if that lasts"))
-    return told
+        unlisted.append(
+            Unlisted("waiting", "it is complete and about to be listed; run `admin reconcile` if that lasts")
+        )
+    return unlisted
 
 
 def _withdrawn(what: str, withdrawal: Withdrawal) -> str:

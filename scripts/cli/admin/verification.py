@@ -109,8 +109,8 @@ def _version(found: list[ListedItem], read: Open, advance: Callable[[int], Any])
 def _combined(path: str, ftype: str, metadata: dict[str, Any], digests: dict[str, Any]) -> Iterator[Mismatch]:
     """Yield a mismatch if a client would compute another fingerprint from metadata and root than the catalog has."""
     for meta, item in metadata.items():
-        told = msgspec.to_builtins(item)
+        fields = msgspec.to_builtins(item)
         for field in file_kinds.combined_fields(ftype):
-            if (found := digests[meta].hexdigest()) != told.get(field, ""):
-                says = told.get(field) or "nothing"
-                yield Mismatch(path, f"with {meta} has {field} {found}, the catalog says {says}")
+            if (found := digests[meta].hexdigest()) != fields.get(field, ""):
+                listed = fields.get(field) or "nothing"
+                yield Mismatch(path, f"with {meta} has {field} {found}, the catalog says {listed}")

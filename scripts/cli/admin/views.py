@@ -260,8 +260,8 @@ def fold_again(deployment: Deployment, takes: Callable[[ProductId], bool]) -> in
 
 def as_json(deployment: Deployment, view: View) -> dict[str, Any]:
     """Return a view for a program: neither its secret nor the hash of a token."""
-    told = inventory.plain(replace(view, tokens={}))
-    return {name: value for name, value in told.items() if name not in ("secret", "tokens", "schema")} | {
+    fields = inventory.plain(replace(view, tokens={}))
+    return {name: value for name, value in fields.items() if name not in ("secret", "tokens", "schema")} | {
         "is_private": view.is_private,
         "address": address(deployment, view),
         "tokens": [inventory.plain(token) for token in tokens(view)],

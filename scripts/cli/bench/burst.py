@@ -184,6 +184,6 @@ def _read_logs(folder: Path) -> Logged:
 def _lines(file: Path, message: str) -> Iterator[dict[str, Any]]:
     for line in file.read_text(errors="replace").splitlines():
         if line.startswith("{") and f'"{message}"' in line:
-            said = json.loads(line)
-            if said.get("message") == message:
-                yield said
+            entry = json.loads(line)
+            if entry.get("message") == message:
+                yield entry

@@ -48,8 +48,8 @@ def _measure(folder: Path, files: int, size_bytes: int, rounds: int) -> dict[str
             for how, runs in taken.items():
                 click.echo(f"  {files} x {size_bytes / 1e6:.1f} MB, {how} …", err=True)
                 fetch = Fetch(how, server.address, files, size_bytes, sha256)
-                said = measured("copy", json.dumps(asdict(fetch)), environment=environment, what=str(fetch))
-                runs.append(Fetched(**json.loads(said)))
+                output = measured("copy", json.dumps(asdict(fetch)), environment=environment, what=str(fetch))
+                runs.append(Fetched(**json.loads(output)))
     return taken
 
 

@@ -103,13 +103,13 @@ def measure(rows: Sequence[Row], rounds: int, environment: dict[str, str], serve
 def _take(read: Read, environment: dict[str, str], servers: Sequence[int]) -> tuple[float, Taken]:
     busy, ours, begin = Busy.now().seconds, sum(map(cpu_seconds, servers)), time.perf_counter()
     children = os.times()
-    said = measured("read", json.dumps(asdict(read)), environment=environment, what=str(read))
+    output = measured("read", json.dumps(asdict(read)), environment=environment, what=str(read))
     after = os.times()
     mine = after.children_user + after.children_system - children.children_user - children.children_system
     mine += sum(map(cpu_seconds, servers)) - ours
     others = Busy.now().seconds - busy - mine
     share = max(0.0, others) / (time.perf_counter() - begin) / (os.cpu_count() or 1)
-    return share, Taken(**json.loads(said))
+    return share, Taken(**json.loads(output))
 
 
 def figures_of(rows: Sequence[Row], runs: dict[str, Runs], rounds: int) -> list[Figure]:

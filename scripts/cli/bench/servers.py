@@ -84,8 +84,8 @@ def nginx(file: Path, program: str) -> Iterator[Server]:
             while not listens:
                 if time.monotonic() >= deadline or process.poll() is not None:
                     log = file.parent / "nginx.log"
-                    said = log.read_text()[-1000:] if log.exists() else ""
-                    raise click.ClickException(f"nginx did not start (exit status {process.poll()}): {said}")
+                    log_tail = log.read_text()[-1000:] if log.exists() else ""
+                    raise click.ClickException(f"nginx did not start (exit status {process.poll()}): {log_tail}")
                 try:
                     socket.create_connection(("127.0.0.1", port), timeout=1).close()
                     listens = True

@@ -12,7 +12,7 @@ import msgspec
 from cli.smoke import reader
 from cli.smoke.image import ALIASES, METADATA, PRODUCT, ROOT
 from cli.smoke.run import Failed, Run, Skipped
-from cli.smoke.uploading import said
+from cli.smoke.uploading import refusal_of
 from cli.smoke.web import Answer
 from imageserver.api.schema import VersionStatus
 from imageserver.format import documents
@@ -195,7 +195,7 @@ def api(run: Run) -> str:
     """Check that the API describes itself to everybody."""
     answer = _ask_api(run, "openapi.json")
     if answer.status != 200:
-        raise Failed(f"{run.server.api}/openapi.json answers {answer.status}, expected 200: {said(answer)}")
+        raise Failed(f"{run.server.api}/openapi.json answers {answer.status}, expected 200: {refusal_of(answer)}")
     try:
         version = json.loads(answer.body)["openapi"]
     except (ValueError, KeyError, TypeError) as error:
@@ -217,7 +217,7 @@ def status(run: Run) -> str:
         raise Skipped("the caller is no publisher")
     answer = run.server.call("GET", f"versions/{_in_address(run)}")
     if answer.status != 200:
-        raise Failed(f"the API answers {answer.status} for the version, expected 200: {said(answer)}")
+        raise Failed(f"the API answers {answer.status} for the version, expected 200: {refusal_of(answer)}")
     try:
         found = msgspec.json.decode(answer.body, type=VersionStatus)
     except msgspec.DecodeError as error:

@@ -37,9 +37,9 @@ def through_api(server: Server, image: Image) -> BatchAnswer | str:
     """Ask the API for URLs. Return its refusal if the caller is no publisher. Raise Failed for any other answer."""
     answer = server.call("POST", "uploads/batch", msgspec.json.encode(request_of(image)))
     if answer.status in (401, 403):
-        return f"the API answers {answer.status}: {said(answer)}"
+        return f"the API answers {answer.status}: {refusal_of(answer)}"
     if answer.status != 201:
-        raise Failed(f"the API answers {answer.status} for an upload, expected 201: {said(answer)}")
+        raise Failed(f"the API answers {answer.status} for an upload, expected 201: {refusal_of(answer)}")
     try:
         return msgspec.json.decode(answer.body, type=BatchAnswer)
     except msgspec.DecodeError as error:
@@ -68,7 +68,7 @@ def send(server: Server, image: Image, answer: BatchAnswer) -> None:
             raise Failed(f"expected one PUT for each of {wanted}, got {type(upload).__name__} for {file}")
         put = server.web.ask(upload.url, upload.method, sendable(upload.headers), image.files[file])
         if put.status not in (200, 201):
-            raise Failed(f"S3 answers {put.status} for the PUT of {upload.path}: {said(put)}")
+            raise Failed(f"S3 answers {put.status} for the PUT of {upload.path}: {refusal_of(put)}")
 
 
 def sendable(headers: Mapping[str, str]) -> dict[str, str]:
@@ -76,7 +76,7 @@ def sendable(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in headers.items() if name.lower() != "content-length"}
 
 
-def said(answer: Answer) -> str:
+def refusal_of(answer: Answer) -> str:
     """Return the sentence of a problem document or an S3 error, else the start of the body, on one line."""
     text = answer.body.decode(errors="replace")
     if error := re.search(r"<Code>(.*?)</Code>\s*<Message>(.*?)</Message>", text, re.DOTALL):

@@ -105,13 +105,13 @@ def _print_changed(as_json: bool, dry_run: bool, target: Target, done: withdrawa
             f"there is no {path_of(target)}; if it was deleted, `admin undelete` may bring it back",
         )
     if as_json:
-        told = {
+        untouched = {
             name: {path: inventory.plain(withdrawal) for path, withdrawal in found.items()}
             for name, found in (("already", done.already), ("deleting", done.deleting))
         }
         output.print_json(
             {"dry_run": dry_run, "versions": done.versions, "files": done.files, "delete_after": done.delete_after}
-            | told
+            | untouched
         )
         return
     for one in (*done.versions, *done.files):
@@ -167,8 +167,10 @@ def delta(deployment: Deployment, as_json: bool, path: str, count: int) -> None:
     if as_json:
         output.print_json([{**asdict(one), "version": one.version.path} for one in made])
     for one in made if not as_json else ():
-        told = one.reason or f"{output.size(one.size_bytes)}, which saves {output.size(one.saved_bytes)} for each host"
-        click.echo(f"{one.version.path} from {one.base}: {one.outcome}: {told}")
+        result = (
+            one.reason or f"{output.size(one.size_bytes)}, which saves {output.size(one.saved_bytes)} for each host"
+        )
+        click.echo(f"{one.version.path} from {one.base}: {one.outcome}: {result}")
     sys.exit(FOUND if any(one.outcome is Outcome.DROPPED for one in made) else 0)
 
 
@@ -280,11 +282,11 @@ def import_(
     """
     if not source.startswith(("s3://", "https://", "http://")) and not Path(source).is_dir():
         end(NOTHING, f"there is no folder {source} on this machine; a bucket is named s3://BUCKET/PREFIX")
-    with output.busy("comparing") as told:
+    with output.busy("comparing") as advance:
         files, known = _tree(deployment, source, into)
         if only or keep:
             files = other_servers.only_chosen(files, only or (parse_filter(ALL),), keep)
-        todo = import_plan.plan(deployment, files, told, known)
+        todo = import_plan.plan(deployment, files, advance, known)
     shown = Web(source).host if source.startswith(("https://", "http://")) else source  # the rest may hold a password
     if todo.is_empty and only:
         end(NOTHING, f"{shown} has nothing that --only takes: `lxc image list` of it shows what there is")

@@ -130,10 +130,12 @@ def _tell_known(one: dict[str, Any]) -> None:
             sha256 = facts.get("sha256") or "not read"
             click.echo(f"  {output.one_line(file)}  {output.size(facts['size_bytes'])}  sha256 {sha256}")
     for name, result in one.get("checks", {}).items():
-        said = "passed" if result["passed"] else "failed"
+        outcome = "passed" if result["passed"] else "failed"
         other = "" if result["counts"] else ", with other bytes: it does not count"
         run = f" ({output.one_line(result['url'])})" if "url" in result else ""
-        click.echo(f"  check {name}: {said} on {result['at']}, posted by {output.one_line(result['by'])}{run}{other}")
+        click.echo(
+            f"  check {name}: {outcome} on {result['at']}, posted by {output.one_line(result['by'])}{run}{other}"
+        )
     for name, promotions in one.get("channels", {}).items():
         for each in promotions:
             click.echo(f"  {name}: {output.promoted(each)}")
@@ -268,9 +270,9 @@ def doctor_(deployment: Deployment, as_json: bool) -> None:
 
 def _tell_checked(checked: doctor.Checked) -> None:
     ok = "ok, as far as it was looked at" if checked.not_seen else "ok"
-    said = counted(len(checked.findings), "finding") if checked.findings else ok
+    summary = counted(len(checked.findings), "finding") if checked.findings else ok
     hints = f"; {counted(len(checked.hints), 'hint')}" if checked.hints else ""
-    click.echo(f"{checked.name}: {said}{hints}")
+    click.echo(f"{checked.name}: {summary}{hints}")
     for found in (checked.findings, checked.hints):
         for finding in found[:MOST_SHOWN]:
             what = f"{'hint: ' if finding.hint else ''}{output.one_line(finding.what)}"

@@ -127,8 +127,8 @@ def redrive(deployment: Deployment, as_json: bool, queue: str, yes: bool) -> Non
                 output.say(f"{letter.queue}: {', '.join(letter.keys)}  sent {letter.sent}  {done}")
             raise
     if as_json:
-        told = [{**asdict(letter), "done": done} for letter, done in found]
-        output.print_json([{k: v for k, v in letter.items() if k not in ("receipt", "returns")} for letter in told])
+        report = [{**asdict(letter), "done": done} for letter, done in found]
+        output.print_json([{k: v for k, v in letter.items() if k not in ("receipt", "returns")} for letter in report])
         return
     for letter, done in found:
         about = ", ".join(letter.keys) or repr(letter.body[:80])

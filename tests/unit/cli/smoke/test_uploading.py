@@ -43,5 +43,5 @@ def body(change: Callable[[bytes], bytes]) -> Change:
 
 def test_an_s3_error_is_reported_without_the_signature() -> None:
     xml = b"<Error><Code>AccessDenied</Code><Message>Request has\nexpired</Message><Token>secret</Token></Error>"
-    assert uploading.said(Answer(403, {}, xml)) == "AccessDenied: Request has expired"
-    assert uploading.said(Answer(500, {}, b"")) == "nothing"
+    assert uploading.refusal_of(Answer(403, {}, xml)) == "AccessDenied: Request has expired"
+    assert uploading.refusal_of(Answer(500, {}, b"")) == "nothing"
