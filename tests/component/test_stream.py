@@ -2,6 +2,7 @@
 
 import gc
 import hashlib
+import io
 import itertools
 import random
 import threading
@@ -176,7 +177,8 @@ def test_memory_follows_the_formula_for_any_size() -> None:
             tracemalloc.stop()
         assert len(buffers) == plan.buffers
         assert held == []
-    assert max(peaks) < plan.memory_bytes + MIB
+    buffered = plan.workers * io.DEFAULT_BUFFER_SIZE  # by each connection's reader: 128 KiB since Python 3.14
+    assert max(peaks) < plan.memory_bytes + buffered + MIB
 
 
 def test_presets_fit_their_functions() -> None:

@@ -7,7 +7,6 @@ method's name and the key.
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -53,7 +52,7 @@ class MemoryStore:
     generations: dict[str, list[Stored]] = field(default_factory=dict)
     uploads: dict[str, dict[int, bytes]] = field(default_factory=dict)
     upload_origins: dict[str, str] = field(default_factory=dict)
-    _serial: Iterator[int] = field(default_factory=itertools.count)
+    _uploads_created: int = 0
 
     def put(self, key: str, body: bytes, content_encoding: str = "", origin: str = "") -> None:
         """Upload into the bucket as a publisher does. `origin` is the origin with which a copy is written."""
@@ -159,7 +158,8 @@ class MemoryStore:
 
     def begin(self, key: str, _sha256: str, origin: str = "") -> str:
         self._called("begin", key)
-        upload_id = f"{key}#{next(self._serial)}"
+        self._uploads_created += 1
+        upload_id = f"{key}#{self._uploads_created}"
         self.uploads[upload_id] = {}
         self.upload_origins[upload_id] = origin
         return upload_id
