@@ -146,10 +146,9 @@ def pauses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("variable", ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"])
 def test_an_unreachable_proxy_is_named_at_once(tmp_path: Path, pauses: Path, variable: str) -> None:
-    port = free_port()
-    code, output = upload(tmp_path, f"https://{HOST}", **{variable: f"http://127.0.0.1:{port}"})
+    code, output = upload(tmp_path, f"https://{HOST}", **{variable: f"http://127.0.0.1:{free_port()}"})
     remedy = f"that is a proxy: correct {variable}, or name the API's host in no_proxy"
-    assert (code, remedy in output, str(port) in output) == (1, True, True), output
+    assert (code, remedy in output, "127.0.0.1" in output) == (1, True, True), output
     assert pauses.read_text() == ""
 
 
