@@ -43,6 +43,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # A cancelled run ends by SIGTERM: as with Ctrl-C, fixtures then still stop the processes that they
     # started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A shell that starts the tests in the background ignores SIGINT, and every program that they interrupt would too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "e2e: starts the whole stack as processes and uses the real clients")
     config.addinivalue_line("markers", "real_s3: needs versitygw, a real S3 server")
     config.addinivalue_line("markers", "heavy: gigabytes or minutes; runs with `-m heavy` only")
