@@ -58,6 +58,8 @@ LEFT_BEHIND = {
 
 @pytest.mark.parametrize("case", LEFT_BEHIND)
 def test_files_get_the_names_that_the_server_knows(tmp_path: Path, case: str) -> None:
+    if case in ("metadata alone in lzma", "a root tarball alone"):
+        need("xz")  # without it the script does not look into these, and the server decides
     files, names = LEFT_BEHIND[case]
     for order in (1, -1):
         done = run("--dry-run", "--to", "a/b/amd64/d", *write(tmp_path, files)[::order])
@@ -149,6 +151,8 @@ NOT_IMAGES = [
 def test_a_file_that_is_not_an_image_is_refused_before_anything_is_sent(
     tmp_path: Path, files: dict[str, bytes], sentence: str
 ) -> None:
+    if "both.tar.xz" in files:
+        need("xz")
     done = run("--dry-run", "--to", "a/b/amd64/d", *write(tmp_path, files))
     assert (done.returncode, sentence in done.stderr) == (3, True), done.stderr
 
@@ -204,6 +208,8 @@ FOREIGN |= {
 
 @pytest.mark.parametrize("case", FOREIGN)
 def test_a_file_of_another_kind_is_named_with_the_command_that_makes_an_image(tmp_path: Path, case: str) -> None:
+    if case == "packed raw disk":
+        need("xz")
     body, kind, command = FOREIGN[case]
     (file,) = write(tmp_path, {"meta.tar.xz": body})
     done = run("--to", "a/b/amd64/d", "--dry-run", file)
