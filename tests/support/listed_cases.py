@@ -62,7 +62,7 @@ def compressed(body: bytes, how: str) -> bytes:
 
 
 def with_links(*members: tuple[str, bytes, str]) -> bytes:
-    """A metadata tarball with members of other types: name, type, target."""
+    """Return a metadata tarball with members of other types: name, type, target."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as tar:
         yaml = tarfile.TarInfo("metadata.yaml")
