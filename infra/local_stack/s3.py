@@ -1,7 +1,8 @@
 """The process that plays S3 and SQS: moto in server mode behind the rules of s3_rules.py.
 
-Run as `python -m local_stack.s3 PORT`; writes JSON lines to standard output, first {"ready": true}, then each change
-of an object. It ends when its standard input closes, so it never outlives the stack that started it.
+Run as `python -m local_stack.s3 DESCRIPTOR`, the number of an inherited socket that listens. It writes JSON lines to
+standard output: first {"ready": true}, then each change of an object. It ends when its standard input closes, so it
+never outlives the stack that started it.
 """
 
 import functools
@@ -29,7 +30,7 @@ class QuietHandler(MotoRequestHandler):
         """Log nothing: the stack reports arrivals itself."""
 
 
-def main(port: int) -> None:
+def main(listener: int) -> None:
     """Serve until standard input closes."""
 
     def end_with_parent() -> None:
@@ -48,7 +49,7 @@ def main(port: int) -> None:
     DomainDispatcherApplication.get_backend_for_host = find  # type: ignore[method-assign]
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     rules = S3Rules(DomainDispatcherApplication(create_backend_app), {ACCESS_KEY: SECRET_KEY}, _tell)
-    server = make_server("127.0.0.1", port, rules, threaded=True, request_handler=QuietHandler)
+    server = make_server("127.0.0.1", 0, rules, threaded=True, request_handler=QuietHandler, fd=listener)
     _tell({"ready": True})
     server.serve_forever()
 

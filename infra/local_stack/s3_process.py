@@ -3,6 +3,7 @@
 import json
 import os
 import queue
+import socket
 import subprocess
 import sys
 import threading
@@ -18,17 +19,21 @@ READY_S: Final = 60
 
 
 class S3Process:
-    """moto with our rules, on a loopback port. `changed` is called for each change of an object, in a single thread."""
+    """moto with our rules, on a loopback port. `changed` is called for each change of an object, in a single thread.
 
-    def __init__(self, port: int, log: Path) -> None:
+    The process takes over the socket that listens, so that no other program can take the port while it starts.
+    """
+
+    def __init__(self, listener: socket.socket, log: Path) -> None:
         self._log = log
-        self.endpoint = f"http://127.0.0.1:{port}"
+        self.endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
         infra = Path(__file__).resolve().parent.parent
         # Without any settings for AWS, neither by variables nor by files.
         kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-        with log.open("ab") as stderr:
+        with listener, log.open("ab") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "local_stack.s3", str(port)],
+                [sys.executable, "-m", "local_stack.s3", str(listener.fileno())],
+                pass_fds=[listener.fileno()],
                 stdin=subprocess.PIPE,  # closed when this process dies, for any reason; the child then ends too
                 stdout=subprocess.PIPE,
                 stderr=stderr,

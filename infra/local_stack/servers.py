@@ -1,10 +1,10 @@
 """HTTPS servers in threads, and the sockets they listen on."""
 
-import contextlib
 import errno
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 import uvicorn
@@ -13,22 +13,36 @@ from local_stack.certificates import Certificates
 from local_stack.errors import LocalStackError, PortInUse
 
 START_S: Final = 30
+LOOPBACK: Final = ("127.0.0.1", "::1")
 
 
-def listen(port: int) -> list[socket.socket]:
-    """Return sockets on one port of 127.0.0.1 and, with IPv6, ::1. 0 means any port. Raise PortInUse if it is taken."""
-    first = _bound(socket.AF_INET, "127.0.0.1", port)
+def listen(port: int, hosts: Sequence[str] = LOOPBACK) -> list[socket.socket]:
+    """Return a socket that listens for each host, all on one port; 0 means any. Raise PortInUse if it is taken.
+
+    ::1 is left out where IPv6 is switched off.
+    """
+    first = _bound(socket.AF_INET, hosts[0], port)
     number = first.getsockname()[1]
     sockets = [first]
-    if socket.has_ipv6:
+    for host in hosts[1:] if socket.has_ipv6 else ():
         try:
-            sockets.append(_bound(socket.AF_INET6, "::1", number))
+            sockets.append(_bound(socket.AF_INET6, host, number))
         except PortInUse:
             first.close()
+            if port == 0:  # another program has the port that the system chose, but for IPv6 only
+                return listen(port, hosts)
             raise
         except OSError:  # IPv6 is compiled in but switched off on this machine
             pass
     return sockets
+
+
+def listen_again(wanted: int, hosts: Sequence[str] = LOOPBACK) -> list[socket.socket]:
+    """Return sockets as `listen` does, on any port if another program listens on `wanted` now."""
+    try:
+        return listen(wanted, hosts)
+    except PortInUse:
+        return listen(0, hosts)
 
 
 def _bound(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
@@ -46,14 +60,6 @@ def _bound(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
             raise PortInUse(f"port {port} needs rights that you do not have; choose one above 1023") from error
         raise
     return bound
-
-
-def free_port(wanted: int) -> int:
-    """Return `wanted` if no program listens there now, else any free port; 0 asks for any."""
-    for port in (wanted, 0):
-        with contextlib.suppress(PortInUse), contextlib.closing(_bound(socket.AF_INET, "127.0.0.1", port)) as bound:
-            return int(bound.getsockname()[1])
-    raise LocalStackError("no free port on 127.0.0.1")
 
 
 class Server:

@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +32,7 @@ from local_stack.key_value_store import KeyValues, make_key_values
 from local_stack.lambda_pool import Pool, common_environment
 from local_stack.s3_process import S3Process, provision
 from local_stack.scheduler import Scheduler
-from local_stack.servers import Server, free_port, listen
+from local_stack.servers import LOOPBACK, Server, listen, listen_again
 from local_stack.state import Stack, remove_stack
 from local_stack.template import StackIdentity
 from local_stack.wiring import Wiring
@@ -127,11 +127,12 @@ class LocalStack:
             self._closing.callback(bound.close)
         certificates = ensure_certificates(folder / "ca")
         ports = _Ports(folder / "ports.json")
-        process, sqs = self._start_s3(ports.choose("s3"), f"localhost:{sockets[0].getsockname()[1]}", logs)
+        listener = ports.listen("s3", LOOPBACK[:1])[0]
+        process, sqs = self._start_s3(listener, f"localhost:{sockets[0].getsockname()[1]}", logs)
         catalog_log = CatalogLog(self.s3, self.wiring.bucket.name, self._console)
         process.watch(catalog_log.changed)
         pool = self._start_functions(sqs, catalog_log, logs, self._options.functions_endpoint or process.endpoint)
-        api_sockets = listen(ports.choose("api"))
+        api_sockets = ports.listen("api")
         view_store = self._start_edge(ports, logs / EDGE_LOG, sockets, certificates)
         api = make_api(self.wiring.routes, pool.invoke, self.scheduler, catalog_log.failed)
         self._serve(api, api_sockets, certificates)
@@ -154,9 +155,9 @@ class LocalStack:
         )
         self.scheduler.start()
 
-    def _start_s3(self, port: int, edge: str, logs: Path) -> tuple[S3Process, Any]:
+    def _start_s3(self, listener: socket.socket, edge: str, logs: Path) -> tuple[S3Process, Any]:
         """Start S3 and SQS and create the template's resources there. The template is read while they start."""
-        process = S3Process(port, logs / "s3.log")
+        process = S3Process(listener, logs / "s3.log")
         self._closing.callback(process.stop)
         self._s3_process = process
         identity = StackIdentity(STACK_NAME, REGION)
@@ -185,7 +186,7 @@ class LocalStack:
         edge, view_store, run = self.wiring.edge, "", None
         if edge.function is not None:
             store = KeyValues(edge.function.store_arn)
-            bound = listen(ports.choose("view-store"))
+            bound = ports.listen("view-store")
             self._serve(make_key_values(store), bound, None)
             runner = Runner(edge.function.text, store.get, self._closing.enter_context(log_of_function(log)))
             self._closing.callback(runner.stop)
@@ -226,14 +227,18 @@ class _Ports:
     def __init__(self, file: Path) -> None:
         self._file = file
         try:
-            self._ports: dict[str, int] = json.loads(file.read_text())
+            noted = json.loads(file.read_text())
         except (OSError, ValueError):  # the first start, or a damaged note: any port will do
-            self._ports = {}
+            noted = None
+        entries = noted.items() if isinstance(noted, dict) else ()
+        self._ports = {name: port for name, port in entries if isinstance(port, int) and 0 < port < 1 << 16}
 
-    def choose(self, name: str) -> int:
-        self._ports[name] = free_port(int(self._ports.get(name, 0)))
+    def listen(self, name: str, hosts: Sequence[str] = LOOPBACK) -> list[socket.socket]:
+        """Return sockets that listen for each host, on the port that `name` had before if that is free."""
+        sockets = listen_again(self._ports.get(name, 0), hosts)
+        self._ports[name] = sockets[0].getsockname()[1]
         self._file.write_text(json.dumps(self._ports))
-        return self._ports[name]
+        return sockets
 
 
 @contextlib.contextmanager

@@ -16,9 +16,10 @@ import pytest
 from botocore.exceptions import ClientError
 
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY, local_session
+from local_stack.errors import PortInUse
 from local_stack.s3_process import S3Process
-from local_stack.servers import free_port
-from tests.support.servers.s3 import BUCKET, S3Server, at_once, running_s3
+from local_stack.servers import LOOPBACK, listen
+from tests.support.servers.s3 import BUCKET, S3Server, at_once, running_s3, s3_process
 
 # One worker starts the process for all of them.
 pytestmark = pytest.mark.xdist_group("local-stack-s3")
@@ -46,13 +47,24 @@ def test_aws_settings_of_the_user_do_not_affect_the_local_stack(
 ) -> None:
     """moto asks boto3 for regions, and boto3 looks for the profile that is set."""
     monkeypatch.setenv("AWS_PROFILE", "that-is-not-here")
-    process = S3Process(free_port(0), tmp_path / "s3.log")
-    try:
-        process.wait_until_ready()
+    with s3_process(tmp_path) as process:
         sqs = local_session(ACCESS_KEY, SECRET_KEY, "us-east-1").client("sqs", endpoint_url=process.endpoint)
         assert sqs.create_queue(QueueName="arrivals")["QueueUrl"].endswith("/arrivals")
+
+
+def test_the_port_belongs_to_the_process_from_its_start(tmp_path: Path) -> None:
+    """A start takes a second. A port that was free before it may be taken by then."""
+    listener = listen(0, LOOPBACK[:1])[0]
+    port = listener.getsockname()[1]
+    process = S3Process(listener, tmp_path / "s3.log")
+    try:
+        with pytest.raises(PortInUse):
+            listen(port)
+        assert send(process.endpoint, b"", "GET")[0] == 403  # waits until the process answers
     finally:
         process.stop()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
 
 
 def presign(s3: Any, key: str = KEY, **extra: Any) -> str:

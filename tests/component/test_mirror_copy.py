@@ -23,10 +23,10 @@ from imageserver.storage import leases
 from imageserver.storage.s3 import S3Store
 from imageserver.upstream.mapping import UpstreamFile
 from imageserver.versions.state import State
-from local_stack.servers import free_port
 from tests.support import images
 from tests.support.copier import PART, copy_once, copying, until_done
 from tests.support.memory_store import START
+from tests.support.processes import free_port
 from tests.support.servers.fault_proxy import faulty_wire
 from tests.support.servers.upstream import Fault, UpstreamServer, upstream
 from tests.support.upload_api import s3_client, s3_server
@@ -87,7 +87,7 @@ class CopyTarget:
 
 @pytest.fixture(scope="module", params=["local", pytest.param("versitygw", marks=pytest.mark.real_s3)])
 def endpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    port = free_port(0)
+    port = free_port()
     with s3_server(request.param, port, tmp_path_factory.mktemp(request.param)):
         yield f"http://127.0.0.1:{port}"
 
@@ -182,7 +182,7 @@ def test_faults_of_both_sides_lead_to_the_file_or_nothing(
     chance = random.Random(seed)
     faults = [Fault(), Fault(), Fault(500), Fault(cut_after=chance.randrange(PART)), Fault(429, {"Retry-After": "0"})]
     target.upstream.faults[PATH] = chance.choices(faults, k=1000)
-    with faulty_wire(free_port(0), target.endpoint, seed) as wire:
+    with faulty_wire(free_port(), target.endpoint, seed) as wire:
 
         def attempt() -> Copied:
             assert target.stored() in (None, BODY)

@@ -26,10 +26,10 @@ from imageserver.storage.ranged_reader import hash_fan
 from imageserver.storage.s3 import S3Store
 from imageserver.versions import records
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY
-from local_stack.s3_process import S3Process
-from local_stack.servers import free_port
 from tests.support import images
 from tests.support.memory_store import START
+from tests.support.processes import free_port
+from tests.support.servers.s3 import s3_process
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -43,10 +43,8 @@ NUMBERS = itertools.count(1)
 @pytest.fixture(scope="module")
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Yield the address of the local stack's S3: moto with atomic conditional writes."""
-    server = S3Process(free_port(0), tmp_path_factory.mktemp("s3") / "log")
-    server.wait_until_ready()
-    yield server.endpoint
-    server.stop()
+    with s3_process(tmp_path_factory.mktemp("s3")) as server:
+        yield server.endpoint
 
 
 @pytest.fixture
@@ -294,7 +292,7 @@ def test_a_conflict_of_conditional_writes_is_a_lost_race(store: S3Store, client:
 def test_an_unreachable_endpoint_is_unavailable() -> None:
     config = Config(retries={"total_max_attempts": 1}, connect_timeout=1)
     client = boto3.client(
-        "s3", endpoint_url=f"http://127.0.0.1:{free_port(0)}", region_name="us-east-1", config=config,
+        "s3", endpoint_url=f"http://127.0.0.1:{free_port()}", region_name="us-east-1", config=config,
         aws_access_key_id="x", aws_secret_access_key="x",
     )  # fmt: skip
     with pytest.raises(StorageUnavailable, match="no answer about k"):

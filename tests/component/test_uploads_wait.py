@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.processes import free_port
 from tests.support.servers.http import served
 from tests.support.upload_script import FINGERPRINT, SQUASHFS, UNIFIED, XZ, Api, run, write
 
@@ -152,8 +153,7 @@ def test_an_unreachable_api_does_not_end_the_wait(tmp_path: Path, clock: Path) -
     """Connections are refused, as when a load balancer or a proxy is started again."""
     api = scripted((200, LISTED))
     files = write(tmp_path, {"lxd.tar.xz": XZ, "rootfs.squashfs": SQUASHFS})
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     curl = shutil.which("curl")
     (tmp_path / "bin/curl").write_text(  # the first request is the upload's; the next four are refused
         f"""#!/bin/sh

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -83,10 +84,15 @@ def wait_for(look: Callable[[], T | None], what: str, patience: float = PATIENCE
 
 
 def free_port() -> int:
-    """Return a port that nothing listens on now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """Return a port of 127.0.0.1 that nothing listens on, for a program that cannot choose one itself, or for nobody.
+
+    Systems give ports above 32767 to outgoing connections and to those who ask for any port; such a port could be gone
+    before it is used.
+    """
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", secrets.choice(range(15_000, 32_000))))
+            return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

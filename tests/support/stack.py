@@ -26,7 +26,7 @@ import boto3
 
 from tests.support import PROJECT
 from tests.support.client_rules import read_catalog
-from tests.support.processes import PATIENCE, children, free_port, need, run, short_folder, stop, wait_for
+from tests.support.processes import PATIENCE, children, need, run, short_folder, stop, wait_for
 
 ARCH = {"aarch64": "arm64"}.get(platform.machine(), "amd64")
 """This machine's architecture as a key names it: containers are launched on it."""
@@ -208,7 +208,7 @@ def local_stack(*options: str, code: Path | None = None, s3_port: int = 0) -> It
         command = (
             *((sys.executable, "-m", "cli.local") if code else (str(PROJECT / "scripts/local"),)),
             "--port",
-            str(free_port()),
+            "0",
             "--state-dir",
             str(state),
             *options,

@@ -27,13 +27,13 @@ from local_stack.certificates import ensure_certificates
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY
 from local_stack.interpreter import read_wiring
 from local_stack.lambda_pool import Pool, common_environment
-from local_stack.s3_process import S3Process
 from local_stack.scheduler import Scheduler
-from local_stack.servers import Server, free_port, listen
+from local_stack.servers import Server, listen
 from local_stack.template import StackIdentity
 from local_stack.wiring import Wiring
 from tests.support import PROJECT
-from tests.support.processes import need
+from tests.support.processes import free_port, need
+from tests.support.servers.s3 import s3_process
 
 REGION = "us-east-1"
 PUBLISHERS = {
@@ -172,7 +172,7 @@ def system(name: str, folder: Path, way: Callable[[int], int] | None = None, **p
     `way` puts a proxy before the S3 server on a port, and returns the port that everybody then uses.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    port = free_port(0)
+    port = free_port()
     endpoint = f"http://127.0.0.1:{way(port) if way else port}"
     given = {"Publishers": json.dumps(PUBLISHERS), **parameters}
     wiring = read_wiring(PROJECT / "infra/template.yaml", given, StackIdentity("uploads", REGION), endpoint)
@@ -189,9 +189,9 @@ def system(name: str, folder: Path, way: Callable[[int], int] | None = None, **p
         yield System(name, url, ca_file, endpoint, bucket, pool, s3)
 
 
-def s3_server(name: str, port: int, folder: Path) -> contextlib.AbstractContextManager[None]:
+def s3_server(name: str, port: int, folder: Path) -> contextlib.AbstractContextManager[object]:
     """Return the S3 server of a name, as in `system`, on a port."""
-    return _local_s3(port, folder) if name == "local" else _versitygw(port, folder)
+    return s3_process(folder, port) if name == "local" else _versitygw(port, folder)
 
 
 def s3_client(endpoint: str) -> Any:
@@ -228,16 +228,6 @@ def _api(wiring: Wiring, pool: Pool, folder: Path) -> Iterator[tuple[str, Path]]
 
 def _fail(_function: str, _error: str) -> None:
     """Do nothing: the answer is 500, which fails any test that does not expect it."""
-
-
-@contextlib.contextmanager
-def _local_s3(port: int, folder: Path) -> Iterator[None]:
-    process = S3Process(port, folder / "s3.log")
-    try:
-        process.wait_until_ready()
-        yield
-    finally:
-        process.stop()
 
 
 def versitygw() -> str | None:

@@ -13,7 +13,7 @@ from botocore.config import Config
 
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY
 from local_stack.s3_process import S3Process
-from local_stack.servers import free_port
+from local_stack.servers import LOOPBACK, listen
 
 BUCKET = "images-bucket"
 REGION = "us-east-1"
@@ -56,14 +56,21 @@ class S3Server:
 @contextlib.contextmanager
 def running_s3(folder: Path) -> Iterator[S3Server]:
     """Yield a fresh server. `folder` gets its log."""
-    process = S3Process(free_port(0), folder / "s3.log")
-    try:
-        process.wait_until_ready()
+    with s3_process(folder) as process:
         server = S3Server(process.endpoint)
         process.watch(server.watched_events.append)
         server.arrivals_url, arn = server.make_queue("arrivals")
         _make_bucket(server.client("s3"), arn)
         yield server
+
+
+@contextlib.contextmanager
+def s3_process(folder: Path, port: int = 0) -> Iterator[S3Process]:
+    """Yield a process that is ready and empty; port 0 is any. `folder` gets its log."""
+    process = S3Process(listen(port, LOOPBACK[:1])[0], folder / "s3.log")
+    try:
+        process.wait_until_ready()
+        yield process
     finally:
         process.stop()
 
