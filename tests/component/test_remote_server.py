@@ -324,34 +324,34 @@ def test_a_read_ends_when_its_time_is_over(served: UpstreamServer, ranges: bool)
     served.bytes_per_s = PART  # for each connection: one part alone in the first second, then at most one over each
     began = time.monotonic()
     found = whole(read(served, seconds=2))
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 30  # only a bound: the bytes that it left say when it ended
     assert len(found) % PART == 0
     assert 0 < len(found) < len(LARGE)
     assert LARGE.startswith(found)
 
 
 def test_a_read_that_is_closed_leaves_no_thread(served: UpstreamServer) -> None:
-    served.bytes_per_s = 1 << 20
+    served.bytes_per_s = PART // 20  # a part that is awaited takes 20 seconds
     before = threading.active_count()
     served.faults[DISK] = [Fault(unpaced=True)]
     reading = read(served)
     next(reading.parts)
     began = time.monotonic()
     reading.parts.close()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 10
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("upstream")]
     assert threading.active_count() <= before + 5  # those of the server, which has not noticed yet
 
 
 def test_an_answer_after_a_read_was_closed_is_not_read(served: UpstreamServer) -> None:
-    served.bytes_per_s = PART // 4
+    served.bytes_per_s = PART // 20
     served.faults[DISK] = [Fault(unpaced=True), *[Fault(pause_s=0.5)] * 10]
     reading = read(served)
     next(reading.parts)
     time.sleep(0.2)  # others have sent requests and wait for the responses
     began = time.monotonic()
     reading.parts.close()
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
 
 
 def test_parts_are_read_ahead_within_the_limit_of_the_formula(served: UpstreamServer) -> None:
