@@ -15,9 +15,9 @@ from imageserver.catalog.rights import NOBODY, Rights
 from imageserver.errors import ObjectChanged
 from imageserver.format import documents
 from imageserver.format.file_kinds import ALL_CLIENTS
-from imageserver.format.keys import ProductId, VersionId, parse_record_key, version_of
+from imageserver.format.keys import ProductId, VersionId, parse_record_key, product_of, version_of
 from imageserver.operations.ingest import Ingested, IngestServices, ingest
-from imageserver.operations.publish import Published, PublishServices, Subject, product_of, publish
+from imageserver.operations.publish import Published, PublishServices, Subject, publish
 from imageserver.operations.view_documents import KnownViews
 from imageserver.storage.port import KeyHistory, ObjectInfo, Opened, StoredObject
 

@@ -26,9 +26,9 @@ from botocore.exceptions import ClientError
 from imageserver.aws import events
 from imageserver.aws.queues import HIDDEN_S
 from imageserver.errors import InvalidUpload, ObjectChanged, SimplestreamsError, StorageDenied, StorageUnavailable
-from imageserver.format.keys import ProductId, VersionId, product_of_records, version_of
+from imageserver.format.keys import ProductId, VersionId, product_of, product_of_records, version_of
 from imageserver.operations.ingest import Ingested
-from imageserver.operations.publish import Published, product_of
+from imageserver.operations.publish import Published
 from imageserver.storage.port import KeyHistory, ObjectInfo, Opened, StoredObject
 from tests.support.handlers import Context, sqs_record
 from tests.support.messages import s3_event

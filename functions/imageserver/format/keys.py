@@ -229,6 +229,17 @@ def path_of(target: Target) -> str:
     return target.key if isinstance(target, ImageKey) else target.path
 
 
+def without_file(target: Target) -> VersionId | ProductId:
+    """Return the version that a file belongs to; a version or a product as it is."""
+    return target.version if isinstance(target, ImageKey) else target
+
+
+def product_of(target: Target) -> ProductId:
+    """Return the product that a target is or belongs to."""
+    folder = without_file(target)
+    return folder.product if isinstance(folder, VersionId) else folder
+
+
 def parse_record_key(key: str) -> VersionId:
     """Return the version that a record's key belongs to. Raise InvalidUpload for any other key."""
     if not (key.startswith(RECORDS) and key.endswith(".json")):

@@ -19,16 +19,9 @@ from imageserver.aws import cloudfront, events, queues
 from imageserver.aws.clients import cloudfront_client, s3_client, sqs_client
 from imageserver.catalog.rights import Rights
 from imageserver.errors import InvalidUpload, SimplestreamsError, StorageUnavailable
-from imageserver.format.keys import ProductId, parse_record_key, product_of_records
+from imageserver.format.keys import ProductId, parse_record_key, product_of, product_of_records
 from imageserver.handlers import batches, telemetry
-from imageserver.operations.publish import (
-    Published,
-    PublishServices,
-    Subject,
-    lease_wait_seconds,
-    product_of,
-    publish,
-)
+from imageserver.operations.publish import Published, PublishServices, Subject, lease_wait_seconds, publish
 from imageserver.operations.view_documents import KnownViews, configured
 from imageserver.settings import CLIENT_CHOICES, Settings
 from imageserver.storage.s3 import S3Store

@@ -49,14 +49,13 @@ from imageserver.catalog.rights import Rights
 from imageserver.errors import CatalogBusy, SimplestreamsError, StorageUnavailable
 from imageserver.format.keys import (
     LEASES,
-    ImageKey,
-    ProductId,
     Target,
     VersionId,
     parse_product,
     parse_target,
     parse_version,
     path_of,
+    product_of,
 )
 from imageserver.format.wording import quoted
 from imageserver.handlers import telemetry
@@ -256,9 +255,7 @@ def _held(caller: str) -> Iterator[bool]:
 def withdraw(request: Request) -> Reply:
     """DELETE /<path>"""
     target = _target(request)
-    path = path_of(target)
-    place = target.version if isinstance(target, ImageKey) else target
-    product = place if isinstance(place, ProductId) else place.product
+    path, product = path_of(target), product_of(target)
     views = configured(store).values() if settings.views else ()
     before = shown_by_channels(store, views, product)
     done = withdrawals.withdraw(store, target, datetime.now(UTC), settings.grace_hours, time.sleep)

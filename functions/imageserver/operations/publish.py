@@ -28,7 +28,7 @@ from imageserver.catalog.changes import Changes, ListedUpload, StaleKey, compare
 from imageserver.catalog.rights import NOBODY, Rights
 from imageserver.errors import CatalogDamaged, SimplestreamsError
 from imageserver.format import documents
-from imageserver.format.keys import ProductId, VersionId, stream_lease_key
+from imageserver.format.keys import ProductId, VersionId, product_of, stream_lease_key
 from imageserver.operations.stream_catalogs import StreamCatalog, keys_of, read_neighbours, read_stream
 from imageserver.operations.view_documents import KnownViews, read_views
 from imageserver.storage.leases import wait_for_lease
@@ -56,11 +56,6 @@ More than the few seconds that publishing takes; a killed publisher delays the n
 
 Subject = ProductId | VersionId
 """The subject of a message to publish: a changed record, or a whole product that may be outdated in any way."""
-
-
-def product_of(subject: Subject) -> ProductId:
-    """Return the product that is folded for a subject."""
-    return subject.product if isinstance(subject, VersionId) else subject
 
 
 def lease_wait_seconds(left_s: float) -> float:

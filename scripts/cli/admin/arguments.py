@@ -15,7 +15,15 @@ from cli.admin.deployment import Deployment, open_bucket, open_local, open_stack
 from cli.admin.errors import EXIT_CODES, exit_on_error, show_tracebacks
 from cli.folders import state_dir_option
 from imageserver.errors import InvalidFilter, InvalidUpload, SimplestreamsError
-from imageserver.format.keys import ImageKey, ProductId, Target, is_fingerprint, parse_target, path_of, without_remote
+from imageserver.format.keys import (
+    ImageKey,
+    Target,
+    is_fingerprint,
+    parse_target,
+    path_of,
+    without_file,
+    without_remote,
+)
 from imageserver.format.wording import counted, quoted
 from imageserver.operations.lookup import find_listed, find_recorded
 from imageserver.settings import CLIENT_CHOICES
@@ -145,13 +153,6 @@ def parse_path(path: str) -> Target:
     return parse_target(path)
 
 
-def product_of(target: Target) -> ProductId:
-    """Return the product that a target is or belongs to."""
-    if isinstance(target, ProductId):
-        return target
-    return target.version.product if isinstance(target, ImageKey) else target.product
-
-
 def folder_of(deployment: Deployment, below: str) -> str:
     """Return the path of the version that a fingerprint or a name with a remote stands for; any other path unchanged.
 
@@ -164,7 +165,7 @@ def folder_of(deployment: Deployment, below: str) -> str:
         target = find_target(deployment, name)
     except InvalidUpload:  # no image has it, so it may be a folder: `decade` is a valid start of a fingerprint
         return below
-    return target.version.path if isinstance(target, ImageKey) else target.path
+    return without_file(target).path
 
 
 def find_target(deployment: Deployment, name: str, of_records: bool = False) -> Target:

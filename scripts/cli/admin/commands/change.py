@@ -14,7 +14,7 @@ import click
 
 from cli import aws
 from cli.admin import import_plan, inventory, other_servers, output, source_records, transfer, views
-from cli.admin.arguments import chosen_options, command, find_target, ignored_yes_option, main, product_of, yes_option
+from cli.admin.arguments import chosen_options, command, find_target, ignored_yes_option, main, yes_option
 from cli.admin.deployment import Deployment, DryStore
 from cli.admin.errors import FOUND, NOTHING, end
 from cli.admin.other_servers import Bucket, Folder, Web
@@ -22,7 +22,7 @@ from cli.admin.source_records import SourceRecords
 from cli.admin.transfer import File
 from imageserver.catalog.delta_plan import RunCapacity
 from imageserver.format.documents import INDEX_KEY
-from imageserver.format.keys import ProductId, Target, VersionId, path_of
+from imageserver.format.keys import ProductId, Target, VersionId, path_of, product_of
 from imageserver.format.wording import counted
 from imageserver.inspection.overrides import MOST_DELTAS
 from imageserver.operations import withdraw as withdrawals
@@ -150,7 +150,6 @@ def delta(deployment: Deployment, as_json: bool, path: str, count: int) -> None:
     target = find_target(deployment, path)
     if not isinstance(target, VersionId | ProductId):
         raise click.UsageError(f"{path} is a file, expected a version or a product")
-    product = target.product if isinstance(target, VersionId) else target
     encoder = find_xdelta3()
     if encoder is None:
         end(FOUND, "there is no xdelta3 on this machine; install it, on Debian and Ubuntu: sudo apt install xdelta3")
@@ -161,7 +160,7 @@ def delta(deployment: Deployment, as_json: bool, path: str, count: int) -> None:
 
     services = DeltaServices(deployment.store, encoder, time.sleep, capacity, folder, count, by_hand=True)
     with output.busy(f"making deltas for {path_of(target)}"):
-        made = make_deltas(product, services, target.version if isinstance(target, VersionId) else "")
+        made = make_deltas(product_of(target), services, target.version if isinstance(target, VersionId) else "")
     if not made:
         end(NOTHING, f"{path_of(target)} is not listed with a squashfs, or no version before it is")
     if as_json:

@@ -15,7 +15,7 @@ from cli.admin import export as exporting
 from cli.admin.arguments import below_argument, chosen_options, command, find_target, folder_of, main
 from cli.admin.deployment import Deployment
 from cli.admin.errors import FOUND, NOTHING, end
-from imageserver.format.keys import ImageKey
+from imageserver.format.keys import without_file
 from imageserver.format.wording import counted
 from imageserver.operations.check_results import results_below
 from imageserver.operations.view_documents import configured
@@ -80,7 +80,7 @@ def show(deployment: Deployment, as_json: bool, path: str) -> None:
     ./scripts/admin show 0f1a2b3c4d5e              by fingerprint, as clients show it
     """
     target = find_target(deployment, path)
-    below = target.version.path if isinstance(target, ImageKey) else target.path
+    below = without_file(target).path
     there = inventory.read_catalog(deployment.store, below)
     tested, pointing = results_below(deployment.store, below), configured(deployment.store)
     found = [

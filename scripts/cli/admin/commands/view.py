@@ -11,13 +11,13 @@ from typing import Any
 import click
 
 from cli.admin import inventory, output, views
-from cli.admin.arguments import command, find_target, main, product_of, usage_error_for, yes_option
+from cli.admin.arguments import command, find_target, main, usage_error_for, yes_option
 from cli.admin.deployment import Deployment
 from cli.admin.errors import FOUND, NOTHING, end
 from cli.admin.token_use import LogUnavailable, Use
 from imageserver.errors import InvalidView
 from imageserver.format.file_kinds import ALL_CLIENTS
-from imageserver.format.keys import ImageKey, ProductId, VersionId, path_of
+from imageserver.format.keys import ProductId, VersionId, path_of, product_of, without_file
 from imageserver.format.wording import counted
 from imageserver.operations.promotion import promote as point_to
 from imageserver.operations.promotion import take_back
@@ -393,18 +393,16 @@ def promote(
     ./scripts/admin promote images/ubuntu/noble/amd64/default/20261123_1000 --to stable --require boots
     ./scripts/admin promote ubuntu/noble/amd64/default --to stable --back
     """
-    target, now = find_target(deployment, path), datetime.now(UTC)
+    target, now = without_file(find_target(deployment, path)), datetime.now(UTC)
     if back and require:
         raise click.UsageError("--back asks for no check: leave --require out")
     if back:
-        shown = target.version if isinstance(target, ImageKey) else target
-        expected = shown.version if isinstance(shown, VersionId) else ""
+        expected = target.version if isinstance(target, VersionId) else ""
         moved = take_back(deployment.store, channel, product_of(target), now, deployment.operator, time.sleep, expected)
     elif isinstance(target, ProductId):
         raise click.UsageError(f"{path_of(target)} is a product; name the version that {channel} is to show")
     else:
-        version = target.version if isinstance(target, ImageKey) else target
-        moved = point_to(deployment.store, channel, version, now, deployment.operator, time.sleep, require)
+        moved = point_to(deployment.store, channel, target, now, deployment.operator, time.sleep, require)
     deployment.product_changed(moved.product)
     product = moved.product.path
     shows = f"shows {product}/{moved.after}" if moved.after else f"shows nothing of {product}"

@@ -13,7 +13,9 @@ from imageserver.format.keys import (
     parse_target,
     parse_version,
     path_of,
+    product_of,
     product_of_records,
+    without_file,
 )
 
 GOOD = "images/ubuntu/xenial/amd64/default/20261123_10:00/lxd.tar.xz"
@@ -137,6 +139,13 @@ def test_the_path_of_a_target_leads_back_to_it() -> None:
         GOOD.removesuffix("/lxd.tar.xz"),
         "images/ubuntu/xenial/amd64/default",
     ]
+
+
+def test_a_target_belongs_to_its_product_and_a_file_also_to_its_version() -> None:
+    file = parse_key(GOOD)
+    assert {product_of(target) for target in (file, file.version, file.version.product)} == {file.version.product}
+    assert without_file(file) == without_file(file.version) == file.version
+    assert without_file(file.version.product) == file.version.product
 
 
 def test_a_record_and_the_prefix_of_its_product_belong_to_that_product() -> None:
