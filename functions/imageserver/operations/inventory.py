@@ -1,6 +1,7 @@
 """Read the state of a version and of each product in the bucket, to compare with the catalog."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -27,7 +28,11 @@ class ProductSnapshot:
     seen: dict[VersionId, StoredObject] = field(default_factory=dict)
     known: dict[VersionId, Record] = field(default_factory=dict)
     written: dict[VersionId, str] = field(default_factory=dict)
-    damaged: bool = False
+
+    @property
+    def damaged(self) -> list[VersionId]:
+        """The versions whose records cannot be read, in order."""
+        return sorted(self.seen.keys() - self.known.keys())
 
 
 def known_products(store: Store, cache: DocumentCache, index: documents.Index, after: str) -> list[ProductId]:
@@ -62,10 +67,8 @@ def look(store: Store, product: ProductId) -> ProductSnapshot:
         if seen is None or version is None:
             continue
         looked.seen[version], looked.written[version] = seen, info.modified
-        try:
+        with suppress(CatalogDamaged):  # the snapshot says so, see `damaged`
             looked.known[version] = records.decode(seen.body, key)
-        except CatalogDamaged:
-            looked.damaged = True
     for info in store.list(f"{product.path}/"):
         version = _version("/".join(info.key.split("/")[:6]))  # deeper folders belong to the version too
         if version and (file := info.key.removeprefix(version.prefix)):

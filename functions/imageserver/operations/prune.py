@@ -1,14 +1,14 @@
 """Keep the bucket in order: retention, deletion of what was withdrawn or never finished, empty records."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
 from imageserver.aws.cloudfront import Invalidate, no_invalidation
 from imageserver.aws.queues import Notifier
-from imageserver.format import documents as catalog
-from imageserver.format.keys import ProductId
+from imageserver.format import documents
+from imageserver.format.documents import Version
 from imageserver.format.signed_paths import key_of
 from imageserver.operations.channel_needs import withdraw_unneeded
 from imageserver.operations.check_results import delete_results
@@ -17,13 +17,13 @@ from imageserver.operations.inventory import ProductSnapshot, known_products, lo
 from imageserver.operations.recent_fetches import ReasonToKeep, no_reason
 from imageserver.operations.runs import Run, Task
 from imageserver.operations.view_documents import Views, no_views
-from imageserver.storage.document_cache import DocumentCache, StreamDocuments
+from imageserver.storage.document_cache import DocumentCache
 from imageserver.storage.port import Store
 from imageserver.storage.retries import Pause
 from imageserver.versions.records import Record
 from imageserver.versions.retention import Rule, expired
 from imageserver.versions.state import State
-from imageserver.views.catalogs import catalogs
+from imageserver.views.catalogs import Catalog, catalogs
 from imageserver.views.channels import kept, usable
 
 
@@ -62,12 +62,12 @@ def prune(
     A task or a product that fails is noted in `run`, and the next one follows. Raises StorageUnavailable,
     StorageDenied, and CatalogDamaged for a served document, if nothing can be done at all.
     """
-    index_seen = store.read(catalog.INDEX_KEY)
-    index = catalog.decode_index(index_seen.body if index_seen else None)
-    cache = DocumentCache(store)
+    index_seen = store.read(documents.INDEX_KEY)
+    index = documents.decode_index(index_seen.body if index_seen else None)
+    public = DocumentCache(store)
     of_views = [(one, DocumentCache(store, one.prefix)) for one in catalogs(views())[1:]]
     of_checks = partial(delete_results, store) if of_views else no_results
-    todo = known_products(store, cache, index, run.after)
+    todo = known_products(store, public, index, run.after)
     for product_id in todo:
         if not run.more():
             break
@@ -77,38 +77,54 @@ def prune(
             # then no write that was decided here succeeds.
             product = look(store, product_id)
             size += len(product.known)
-            documents = cache.of(product_id.stream)
-            if product.damaged:
-                for version in product.seen.keys() - product.known.keys():
-                    run.damaged(version.record_key)
-            else:
-                listed = catalog.versions_of(documents.products, product_id.name)
-                named = {item.path for version in listed.values() for item in version.items.values()}
-                mentioned = _mentioned(documents, product_id, listed)
-                if of_views and any(map(_is_leaving, product.known.values())):
-                    for there in (docs.of(product_id.stream) for one, docs in of_views if one.takes(product_id)):
-                        shown = catalog.versions_of(there.products, product_id.name)
-                        named |= {key_of(item.path) for version in shown.values() for item in version.items.values()}
-                        mentioned |= _mentioned(there, product_id, shown)
-                context = PruneContext(store, notifier, invalidate, named, now, run, of_checks)
-                _withdraw_expired(product, listed, rules, pause, context, views, reason_to_keep)
+            entry = _entry(product, public, of_views)
+            for version in product.damaged:
+                run.damaged(version.record_key)
+            if not product.damaged:
+                context = PruneContext(store, notifier, invalidate, entry.named, now, run, of_checks)
+                _withdraw_expired(product, entry.listed, rules, pause, context, views, reason_to_keep)
                 remove_withdrawn(product, context)
                 days = {State.INCOMPLETE: rules.stale_days, State.INVALID: rules.refused_days}
                 remove_stale(product, days, context)
-                remove_empty(product, mentioned, context)
+                remove_empty(product, entry.mentioned, context)
         run.finished(product_id.path, size)
     run.end(todo[-1].path if todo else "")
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What the catalogs say about a product.
+
+    `listed` are the versions that the public one lists. `named` are the keys of files that any catalog names,
+    `mentioned` the versions that any one lists, withholds or reports as unlisted.
+    """
+
+    listed: Collection[str]
+    named: set[str]
+    mentioned: set[str]
+
+
+def _entry(
+    product: ProductSnapshot, public: DocumentCache, of_views: Sequence[tuple[Catalog, DocumentCache]]
+) -> _Entry:
+    """Return the entry of a product. The catalogs of views are read only if something of it may be deleted."""
+    stream, name = product.id.stream, product.id.name
+    caches = [public]
+    if any(map(_is_leaving, product.known.values())):
+        caches += [cache for catalog, cache in of_views if catalog.takes(product.id)]
+    listed: list[Mapping[str, Version]] = []
+    mentioned: set[str] = set()
+    for there in (cache.of(stream) for cache in caches):
+        listed.append(documents.versions_of(there.products, name))
+        withheld = (entry.version for entry in there.products.withheld.get(name, ()))
+        mentioned.update(listed[-1], withheld, there.unlisted.products.get(name, ()))
+    versions = (version for found in listed for version in found.values())
+    return _Entry(listed[0], {key_of(item.path) for one in versions for item in one.items.values()}, mentioned)
 
 
 def _is_leaving(record: Record) -> bool:
     """Return whether anything of a version may be deleted, so that the catalogs must be checked for its name."""
     return record.state is not State.COMPLETE or any(facts.withdrawn for facts in record.files.values())
-
-
-def _mentioned(documents: StreamDocuments, product: ProductId, listed: Collection[str]) -> set[str]:
-    """Return the versions of a product that the documents of a stream mention."""
-    withheld = {entry.version for entry in documents.products.withheld.get(product.name, ())}
-    return {*listed, *withheld, *documents.unlisted.products.get(product.name, ())}
 
 
 def _withdraw_expired(

@@ -117,10 +117,9 @@ def _looked_at(
 
 def _send_outdated(product: ProductSnapshot, there: StreamDocuments, services: ReconcileServices, run: Run) -> None:
     """Have digest ingest the versions of a product whose folders differ from their records."""
-    for version in sorted(product.folders.keys() | product.known.keys()):
-        if version in product.seen and version not in product.known:
-            run.damaged(version.record_key)
-            continue
+    for version in product.damaged:
+        run.damaged(version.record_key)
+    for version in sorted((product.folders.keys() | product.known.keys()).difference(product.damaged)):
         folder = product.folders.get(version, {})
         if reason := outdated(product.known.get(version), folder):
             action = partial(services.notifier.version_changed, version)
@@ -278,7 +277,7 @@ def _folded(
             other = look(services.store, product)
             if other.damaged:
                 unknown.add(product)
-                for version in sorted(other.seen.keys() - other.known.keys()):
+                for version in other.damaged:
                     run.damaged(version.record_key)
             else:
                 others[other.id] = list(other.known.values())

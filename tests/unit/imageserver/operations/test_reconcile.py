@@ -190,6 +190,12 @@ def test_reconcile_names_an_unreadable_record_and_processes_the_rest(system: Sys
     assert run.unreadable == [f"versions/{PRODUCT}/20261101.json"]
 
 
+def test_reconcile_names_an_unreadable_record_of_an_empty_folder_too(system: System) -> None:
+    key = f"versions/{PRODUCT}/20261102.json"
+    system.store.put(key, b"{")
+    assert reconciled(system.store)[1].unreadable == [key]
+
+
 def test_a_product_that_shares_an_image_with_an_unreadable_one_delays_no_other() -> None:
     """Which of the two lists the image is unknown. The third product is not affected."""
     system = System()
