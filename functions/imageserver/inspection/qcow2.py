@@ -115,9 +115,10 @@ def _scan(size_bytes: int) -> Scan:
 
 
 def _read_header(fixed: bytes, extra: bytes, size_bytes: int) -> _Header:
-    _, version, backing, _, bits, virtual, encryption, l1_entries, l1, refcounts, refcount_clusters, *snapshots = (
-        _HEADER.unpack(fixed)
-    )
+    (
+        _, version, backing, _, bits, virtual, encryption, l1_entries, l1, refcounts, refcount_clusters, snapshots,
+        snapshots_offset,
+    ) = _HEADER.unpack(fixed)  # fmt: skip
     if bits not in _CLUSTER_BITS:
         raise UnusableDisk(f"has clusters of 2^{bits} bytes by its header, expected 2^9 to 2^21")
     features = _check_features(extra, bits) if version == 3 else 0
@@ -140,25 +141,32 @@ def _read_header(fixed: bytes, extra: bytes, size_bytes: int) -> _Header:
         entry_bytes=16 if features & _EXTENDED_L2 else 8,
         header_bytes=_HEADER_3.unpack_from(extra)[-1] if version == 3 else _HEADER.size,
     )
-    if not refcount_clusters:
+    _check_tables(header, snapshots, snapshots_offset, size_bytes)
+    return header
+
+
+def _check_tables(header: _Header, snapshots: int, snapshots_offset: int, size_bytes: int) -> None:
+    """Check that the header describes every table, and that each begins with a cluster and lies inside the file."""
+    if not header.refcount_bytes:
         raise UnusableDisk("has no table of reference counts by its header, and QEMU opens no such disk")
-    if snapshots[0] > _MOST_SNAPSHOTS:
-        raise UnusableDisk(f"has {snapshots[0]:,} snapshots by its header, QEMU takes {_MOST_SNAPSHOTS:,} at most")
-    if snapshots[1] % header.cluster_bytes:
-        raise UnusableDisk(f"has its table of snapshots at byte {snapshots[1]:,}, expected the start of a cluster")
-    if snapshots[0]:
-        _check_inside("table of snapshots", snapshots[1], snapshots[0] * _SNAPSHOT_BYTES, size_bytes)
-    needed = -(-virtual // (header.cluster_bytes * header.l2_entries))
-    if l1_entries < needed:
-        raise UnusableDisk(f"has an L1 table of {l1_entries:,} entries, expected {needed:,} for {virtual:,} bytes")
+    if snapshots > _MOST_SNAPSHOTS:
+        raise UnusableDisk(f"has {snapshots:,} snapshots by its header, QEMU takes {_MOST_SNAPSHOTS:,} at most")
+    if snapshots_offset % header.cluster_bytes:
+        raise UnusableDisk(f"has its table of snapshots at byte {snapshots_offset:,}, expected the start of a cluster")
+    if snapshots:
+        _check_inside("table of snapshots", snapshots_offset, snapshots * _SNAPSHOT_BYTES, size_bytes)
+    needed = -(-header.virtual_bytes // (header.cluster_bytes * header.l2_entries))
+    if header.l1_entries < needed:
+        raise UnusableDisk(
+            f"has an L1 table of {header.l1_entries:,} entries, expected {needed:,} for {header.virtual_bytes:,} bytes"
+        )
     for what, offset, length in (
-        ("L1 table", l1, l1_entries * 8),
-        ("refcount table", refcounts, header.refcount_bytes),
+        ("L1 table", header.l1_offset, header.l1_entries * 8),
+        ("refcount table", header.refcount_offset, header.refcount_bytes),
     ):
         if offset % header.cluster_bytes or not offset:
             raise UnusableDisk(f"has its {what} at byte {offset:,}, expected the start of a cluster after the first")
         _check_inside(what, offset, length, size_bytes)
-    return header
 
 
 def _check_features(extra: bytes, bits: int) -> int:
