@@ -9,6 +9,7 @@ document says otherwise, its product is `outdated` and must be folded too.
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Final
 
 from imageserver.catalog.candidates import Candidate
@@ -125,42 +126,33 @@ def names_lost(
     for product, aliases in asked.items():
         for alias in aliases:
             claims[kernel_name(product.arch), alias].append(product)
-    since = {
-        product: min(
-            (
-                time
-                for build in candidate.builds
-                for time in (build.record.since, *(image.uploaded for image in build.images.values()))
-                if time
-            ),
-            default="~",  # after any time
-        )
-        for product, candidate in candidates.items()
-    }
+    since = {product: _first_upload(candidate) for product, candidate in candidates.items()}
+
+    def rank(alias: str, product: ProductId) -> tuple[bool, int, bool, str, str, str]:
+        is_own, is_granted = alias in product.path_aliases, rights.is_granted(product, alias)
+        level = architectures.level(product.arch)
+        return not is_own, level, not is_granted, since[product], product.stream, product.name
+
     lost = _lost_to_a_path(asked)
     with_arch: dict[tuple[str, str], ProductId] = {}
     for (arch, alias), all_products in claims.items():
         products = [product for product in all_products if (product, alias) not in lost]
         if not products:
             continue
-        ranks = {
-            product: (
-                alias not in product.path_aliases,
-                architectures.level(product.arch),
-                not rights.is_granted(product, alias),
-                since[product],
-                product.stream,
-                product.name,
-            )
-            for product in products
-        }
-        winner = min(ranks, key=ranks.__getitem__)
+        winner = min(products, key=partial(rank, alias))
         lost |= {(product, alias): winner for product in products if product.stream != winner.stream}
         with_arch[arch, f"{alias}/{winner.arch}"] = winner
     for (arch, alias), winner in with_arch.items():
         asking = claims.get((arch, alias), ())
         lost |= {(product, alias): winner for product in asking if product.stream != winner.stream}
     return lost
+
+
+def _first_upload(candidate: Candidate) -> str:
+    """Return when a file of a product was first uploaded, as far as its records know; "~", after any time, if not."""
+    times = [build.record.since for build in candidate.builds]
+    times += [image.uploaded for build in candidate.builds for image in build.images.values()]
+    return min(filter(None, times), default="~")
 
 
 def _lost_to_a_path(asked: Asked) -> dict[tuple[ProductId, str], ProductId]:
