@@ -1,6 +1,6 @@
 """Decide which files of a version clients can use, with a reason for all others: pure, from its record's facts."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Final, Literal
 
@@ -86,9 +86,6 @@ def assess(record: Record) -> Assessment:
     reasons.extend(_unpaired(kept, kinds, usable=usable))
     reasons.sort()
     withdrawals = [record.withdrawn] if record.withdrawn else [facts.withdrawn for facts in record.files.values()]
-    deltas: dict[str, tuple[str, ...]] = {}
-    for ftype, file in sorted((kind.ftype, file) for file, kind in accepted.items() if kind.role is Role.DELTA):
-        deltas[ftype] = (*deltas.get(ftype, ()), file)
     state = recorded_state(
         present=bool(record.files),
         withdrawn=all(withdrawals),
@@ -96,25 +93,39 @@ def assess(record: Record) -> Assessment:
         usable=usable,
         refused=any(reason.kind == "error" for reason in reasons),
     )
-    published = {file: sha256 for file, sha256 in record.published.items() if file in kept.files}
+    published = _published(record, state, listable, accepted, being_read(reasons))
+    return Assessment(state, tuple(reasons), metadata, roots, unified, unified_type, _deltas(accepted), published)
+
+
+def _deltas(accepted: Mapping[str, FileKind]) -> dict[str, tuple[str, ...]]:
+    """Return the deltas by ftype."""
+    deltas: dict[str, tuple[str, ...]] = {}
+    for ftype, file in sorted((kind.ftype, file) for file, kind in accepted.items() if kind.role is Role.DELTA):
+        deltas[ftype] = (*deltas.get(ftype, ()), file)
+    return deltas
+
+
+def _published(
+    record: Record, state: State, listable: Collection[str], accepted: Mapping[str, FileKind], unread: Collection[str]
+) -> dict[str, str]:
+    """Return what the record remembers as published from now on: file -> sha256.
+
+    A complete version publishes what it lists and uses; a file of which new bytes are `unread` stays as it was. A
+    withdrawn file keeps its place until another file has its ftype.
+    """
+    present = _present(record)
+    published = {file: sha256 for file, sha256 in record.published.items() if file in present}
     if state is State.COMPLETE:
         used = [file for file, kind in accepted.items() if kind.role in (Role.DELTA, Role.OVERRIDES)]
-        published = {file: published[file] for file in published if file in being_read(reasons)}
-        published |= {file: kept.files[file].sha256 for file in (*listable, *used)}
-    published = _with_withdrawn(record, published)
-    return Assessment(state, tuple(reasons), metadata, roots, unified, unified_type, deltas, published)
-
-
-def _with_withdrawn(record: Record, published: dict[str, str]) -> dict[str, str]:
-    """Return what was published, and each withdrawn file that keeps its place until another file has its ftype."""
-    kept = dict(published)
+        published = {file: sha256 for file, sha256 in published.items() if file in unread}
+        published |= {file: present[file].sha256 for file in (*listable, *used)}
     taken = {file_kinds.classify(file).ftype for file in published}
     for file, sha256 in record.published.items():
         facts = record.files.get(file)
         is_same = facts is not None and facts.sha256 in ("", sha256)  # "": not read again yet
         if facts and facts.withdrawn and is_same and file_kinds.classify(file).ftype not in taken:
-            kept[file] = sha256
-    return kept
+            published[file] = sha256
+    return published
 
 
 @once
