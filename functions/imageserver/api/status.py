@@ -99,14 +99,14 @@ def _age_s(found: VersionStatus, now: datetime) -> float:
 
 def wait(
     look: Callable[[], VersionStatus | None],
-    known: Callable[[VersionStatus], bool],
+    waits: Callable[[VersionStatus], bool],
     passed_s: Callable[[], float],
     wait_s: Callable[[VersionStatus | None], float],
     pause: Pause,
 ) -> VersionStatus | None:
-    """Poll until the status is one that the caller does not know, or `wait_s` have passed; return the last status."""
+    """Poll while the caller `waits` with this status, or there is none, for at most `wait_s`; return the last one."""
     found = look()
-    while (found is None or known(found)) and passed_s() + POLL_S < wait_s(found):
+    while (found is None or waits(found)) and passed_s() + POLL_S < wait_s(found):
         pause(POLL_S)
         found = look()
     return found

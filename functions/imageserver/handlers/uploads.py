@@ -49,6 +49,7 @@ from imageserver.catalog.rights import Rights
 from imageserver.errors import CatalogBusy, SimplestreamsError, StorageUnavailable
 from imageserver.format.keys import (
     LEASES,
+    ProductId,
     Target,
     VersionId,
     parse_product,
@@ -70,7 +71,9 @@ from imageserver.storage.presigned import S3Uploads
 from imageserver.versions.limits import Limits
 
 LONGEST_BODY: Final = 256 * 1024
+"""Characters of a request's body."""
 PRODUCT_SLASHES: Final = 4
+"""Slashes in the path of a product; any other path is that of a version."""
 HELD_FOR_ONE: Final = 2
 """Requests of one publisher that may wait at the same time; any further one is answered at once."""
 
@@ -160,13 +163,20 @@ def show(request: Request) -> Reply:
     if path.count("/") < PRODUCT_SLASHES and not re.match(r"images(-|/|$)", path):
         path = _path_of_listed(path, request.caller)
     if path.count("/") == PRODUCT_SLASHES:
-        product = parsed(parse_product, path)
-        _check_looks(request.caller, product.path)
-        listed = status.of_product(cache, product)
-        if listed is None:
-            raise Problem(problems.NOT_FOUND, f"nothing of {product.path} is listed")
-        return Reply(200, listed, {"cache-control": "no-store"})
-    version = parsed(parse_version, path)
+        return _show_product(parsed(parse_product, path), request.caller)
+    return _show_version(parsed(parse_version, path), request)
+
+
+def _show_product(product: ProductId, caller: str) -> Reply:
+    _check_looks(caller, product.path)
+    listed = status.of_product(cache, product)
+    if listed is None:
+        raise Problem(problems.NOT_FOUND, f"nothing of {product.path} is listed")
+    return Reply(200, listed, {"cache-control": "no-store"})
+
+
+def _show_version(version: VersionId, request: Request) -> Reply:
+    """Return the status of a version, held as long as the request asks; 304 if the caller has it already."""
     _check_looks(request.caller, version.path)
     known, wait = request.headers.get("if-none-match", ""), request.query.get("wait", "0")
     if not (wait.isascii() and wait.isdecimal() and len(wait) <= 3):
@@ -243,8 +253,8 @@ def _held(caller: str) -> Iterator[bool]:
     """
     publisher = rights.publisher(caller)  # each session of a role is another caller
     name, token = hashlib.sha256(publisher.encode()).hexdigest()[:16], uuid4().hex
-    for place in range(HELD_FOR_ONE):
-        key = f"{LEASES}waits/{name}-{place}.json"
+    for slot in range(HELD_FOR_ONE):
+        key = f"{LEASES}waits/{name}-{slot}.json"
         with lease(store, key, token, lambda: datetime.now(UTC), 2 * status.LONGEST_HOLD_S, time.sleep) as mine:
             if mine:
                 yield True
@@ -262,11 +272,12 @@ def withdraw(request: Request) -> Reply:
     if not (done.versions or done.files):
         raise _nothing_done(done) or Problem(problems.NOT_FOUND, f"there is nothing at {path} to withdraw")
     after = shown_by_channels(store, views, product) if before else {}
-    channels = []
-    for one in moved(product, before, after):
-        channel = MovedChannel(channel=one.channel, product=product.path, before=one.before, after=one.after)
+    channels = [
+        MovedChannel(channel=one.channel, product=product.path, before=one.before, after=one.after)
+        for one in moved(product, before, after)
+    ]
+    for channel in channels:
         logger.info("channel moved", **msgspec.structs.asdict(channel), caller=request.caller)
-        channels.append(channel)
     answer = Withdrawn(
         path=path,
         versions=done.versions,
@@ -301,13 +312,15 @@ def post_check(request: Request) -> Reply:
 
 def _nothing_done(done: withdrawals.Changed) -> Problem | None:
     """Return why an existing target was neither withdrawn nor restored; None if it does not exist."""
-    for path, withdrawal in sorted(done.deleting.items()):
+    if done.deleting:
+        path, withdrawal = min(done.deleting.items())
         sentence = (
             f"{path} was withdrawn on {withdrawal.since} and its files are being deleted, which cannot be stopped; the "
             "operator can bring them back from the bucket once they are gone (admin undelete)"
         )
         return Problem(problems.WITHDRAWN, sentence)
-    for path, withdrawal in sorted(done.held.items()):
+    if done.held:
+        path, withdrawal = min(done.held.items())
         sentence = (
             f"{path} is withdrawn as a whole, until {withdrawal.delete_after}, and stays so; restore the version, and "
             "withdraw again the files that you do not want"
