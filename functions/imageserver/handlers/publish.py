@@ -27,6 +27,11 @@ from imageserver.settings import CLIENT_CHOICES, Settings
 from imageserver.storage.s3 import S3Store
 from imageserver.views.addresses import addresses
 
+LAST_S: Final = 15.0
+"""Seconds that a run reserves for the writes after the edge has invalidated; they take a few."""
+MOST_TRIES_TOGETHER: Final = 3
+"""A message that was received more often is published alone."""
+
 logger = Logger(use_rfc3339=True)  # Lambda takes lines with another form of time for INFO
 metrics = Metrics()
 settings = Settings.from_environment(os.environ)
@@ -34,11 +39,6 @@ rights = Rights.parse(settings.publishers)
 store = S3Store(s3_client(), settings.bucket)
 known_views: KnownViews = {}
 coldstart.loaded()
-
-
-LAST_S: Final = 15.0
-"""Seconds that a run reserves for the writes after the edge has invalidated; they take a few."""
-MOST_TRIES_TOGETHER: Final = 3
 
 
 def invalidate(keys: Sequence[str], left_s: float) -> None:

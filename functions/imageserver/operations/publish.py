@@ -127,6 +127,34 @@ class Published:
         return {version.product: error for version, error in self.held.items()} | self.damaged
 
 
+@dataclass(slots=True)
+class _Records:
+    """The records of products, each read once in an attempt."""
+
+    store: Store
+    done: Published
+    known: dict[ProductId, list[Record]] = field(default_factory=dict)
+
+    def of(self, products: Collection[ProductId]) -> dict[ProductId, Sequence[Record]]:
+        """Return the records of the undamaged products, without the held versions; note the damaged products."""
+        wanted = sorted(set(products) - self.known.keys() - self.done.damaged.keys())
+        folders = in_parallel(lambda product: list(self.store.list(product.records_prefix)), wanted)
+        keys = [info.key for folder in folders for info in folder]
+        bodies = {key: seen for key, seen in zip(keys, in_parallel(self.store.read, keys), strict=True) if seen}
+        for product, folder in zip(wanted, folders, strict=True):
+            mine = {info.key: bodies[info.key] for info in folder if info.key in bodies}
+            self.done.revisions[product.records_prefix] = {key: seen.revision for key, seen in mine.items()}
+            try:
+                self.known[product] = [records.decode(seen.body, key) for key, seen in mine.items()]
+            except CatalogDamaged as damage:  # the other products of the batch continue
+                self.done.damaged[product] = damage
+        return {
+            product: [record for record in self.known[product] if record.id not in self.done.held]
+            for product in products
+            if product in self.known and product not in self.done.damaged
+        }
+
+
 def publish(stream: str, subjects: Iterable[Subject], services: PublishServices) -> Published:
     """Fold the products of these subjects, of one stream, into its catalog.
 
@@ -194,7 +222,7 @@ def _update(wanted: Sequence[ProductId], services: PublishServices, done: Publis
 
 
 def _bring_up_to_date(
-    one: StreamCatalog, wanted: Sequence[ProductId], known: "_Records", services: PublishServices, done: Published
+    one: StreamCatalog, wanted: Sequence[ProductId], known: _Records, services: PublishServices, done: Published
 ) -> None:
     """Write the changed documents of a stream in one catalog."""
     store, prefix, before = services.store, one.catalog.prefix, done.outdated
@@ -250,7 +278,7 @@ def _read_noted(store: Store, key: str, noted: Mapping[str, str], done: Publishe
 def _fold(
     one: StreamCatalog,
     wanted: Collection[ProductId],
-    known: "_Records",
+    known: _Records,
     services: PublishServices,
     done: Published,
 ) -> frozenset[ProductId]:
@@ -286,34 +314,6 @@ def _set_aside(
             done.damaged[product] = CatalogDamaged(
                 f"{product.name} shares an image with {unknown.name}, which is damaged: {done.damaged[unknown]}"
             )
-
-
-@dataclass(slots=True)
-class _Records:
-    """The records of products, each read once in an attempt."""
-
-    store: Store
-    done: Published
-    known: dict[ProductId, list[Record]] = field(default_factory=dict)
-
-    def of(self, products: Collection[ProductId]) -> dict[ProductId, Sequence[Record]]:
-        """Return the records of the undamaged products, without the held versions; note the damaged products."""
-        wanted = sorted(set(products) - self.known.keys() - self.done.damaged.keys())
-        folders = in_parallel(lambda product: list(self.store.list(product.records_prefix)), wanted)
-        keys = [info.key for folder in folders for info in folder]
-        bodies = {key: seen for key, seen in zip(keys, in_parallel(self.store.read, keys), strict=True) if seen}
-        for product, folder in zip(wanted, folders, strict=True):
-            mine = {info.key: bodies[info.key] for info in folder if info.key in bodies}
-            self.done.revisions[product.records_prefix] = {key: seen.revision for key, seen in mine.items()}
-            try:
-                self.known[product] = [records.decode(seen.body, key) for key, seen in mine.items()]
-            except CatalogDamaged as damage:  # the other products of the batch continue
-                self.done.damaged[product] = damage
-        return {
-            product: [record for record in self.known[product] if record.id not in self.done.held]
-            for product in products
-            if product in self.known and product not in self.done.damaged
-        }
 
 
 def _put(store: Store, key: str, body: bytes, known: Mapping[str, StoredObject | None], done: Published) -> None:

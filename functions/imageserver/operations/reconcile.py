@@ -65,6 +65,16 @@ class ReconcileServices:
     pause: Pause = lambda _: None
 
 
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """One catalog with its documents as read. `before` is its view before any version leaves it."""
+
+    catalog: Catalog
+    cache: DocumentCache
+    index: Index
+    before: View | None = None
+
+
 def reconcile(services: ReconcileServices, run: Run) -> None:
     """Compare the products that are next, and send what differs.
 
@@ -175,7 +185,7 @@ class _Tags:
             self.run.do(Task("tag", product.id.path, why), partial(notifier.product_changed, product.id))
 
 
-def _expire(one: "_Compared", looked: Sequence[ProductSnapshot], services: ReconcileServices, run: Run) -> None:
+def _expire(one: _Compared, looked: Sequence[ProductSnapshot], services: ReconcileServices, run: Run) -> None:
     """Remove expired versions from a channel. Its catalog then differs and is folded again."""
     before, view, now = one.before, one.catalog.view, services.now
     if before == view or before is None or view is None or now is None:
@@ -183,8 +193,9 @@ def _expire(one: "_Compared", looked: Sequence[ProductSnapshot], services: Recon
     for product in looked:
         versions = list(product.known.values())
         stay = {record.version for record in selected(view, product.id, versions)}
-        if left := [one.version for one in selected(before, product.id, versions) if one.version not in stay]:
-            why = f"{left[0]} was in the channel {view.name} for its full time, and leaves it"
+        shown = (record.version for record in selected(before, product.id, versions))
+        if left := next((version for version in shown if version not in stay), ""):
+            why = f"{left} was in the channel {view.name} for its full time, and leaves it"
             run.do(
                 Task("expire", view_key(view.name), why),
                 partial(change_view, services.store, view.name, partial(expired, now=now), services.pause),
@@ -198,16 +209,6 @@ def _is_in_catalog(version: VersionId, there: StreamDocuments) -> bool:
     listed = documents.versions_of(there.products, name)
     withheld = {held.version for held in there.products.withheld.get(name, ())}
     return version.version in {*listed, *withheld, *there.unlisted.products.get(name, ())}
-
-
-@dataclass(frozen=True, slots=True)
-class _Compared:
-    """One catalog with its documents as read. `before` is its view before any version leaves it."""
-
-    catalog: Catalog
-    cache: DocumentCache
-    index: Index
-    before: View | None = None
 
 
 def _compared(services: ReconcileServices) -> list[_Compared]:
