@@ -1,6 +1,6 @@
 """Keep the bucket in order: retention, deletion of what was withdrawn or never finished, empty records."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -8,7 +8,6 @@ from functools import partial
 from imageserver.aws.cloudfront import Invalidate, no_invalidation
 from imageserver.aws.queues import Notifier
 from imageserver.format import documents
-from imageserver.format.documents import Version
 from imageserver.format.signed_paths import key_of
 from imageserver.operations.channel_needs import withdraw_unneeded
 from imageserver.operations.check_results import delete_results
@@ -112,14 +111,11 @@ def _entry(
     caches = [public]
     if any(map(_is_leaving, product.known.values())):
         caches += [cache for catalog, cache in of_views if catalog.takes(product.id)]
-    listed: list[Mapping[str, Version]] = []
-    mentioned: set[str] = set()
-    for there in (cache.of(stream) for cache in caches):
-        listed.append(documents.versions_of(there.products, name))
-        withheld = (entry.version for entry in there.products.withheld.get(name, ()))
-        mentioned.update(listed[-1], withheld, there.unlisted.products.get(name, ()))
-    versions = (version for found in listed for version in found.values())
-    return _Entry(listed[0], {key_of(item.path) for one in versions for item in one.items.values()}, mentioned)
+    found = [cache.of(stream) for cache in caches]
+    listed = [documents.versions_of(there.products, name) for there in found]
+    versions = (version for one in listed for version in one.values())
+    named = {key_of(item.path) for version in versions for item in version.items.values()}
+    return _Entry(listed[0], named, set().union(*(there.mentioned(name) for there in found)))
 
 
 def _is_leaving(record: Record) -> bool:

@@ -135,7 +135,7 @@ def _send_outdated(product: ProductSnapshot, there: StreamDocuments, services: R
             action = partial(services.notifier.version_changed, version)
             if version not in product.known:
                 recovered = recalled(services.store, version)
-                if recovered or _is_in_catalog(version, there):
+                if recovered or version.version in there.mentioned(product.id.name):  # it once had a record
                     reason = f"its record is lost; {describe(recovered)}"
                     files = {*folder, *(recovered.files if recovered else ())}
                     action = partial(_ingest_lost, services, version, files, recovered)
@@ -201,14 +201,6 @@ def _expire(one: _Compared, looked: Sequence[ProductSnapshot], services: Reconci
                 partial(change_view, services.store, view.name, partial(expired, now=now), services.pause),
             )
             return
-
-
-def _is_in_catalog(version: VersionId, there: StreamDocuments) -> bool:
-    """Return whether the catalog mentions a version, which means that it once had a record."""
-    name = version.product.name
-    listed = documents.versions_of(there.products, name)
-    withheld = {held.version for held in there.products.withheld.get(name, ())}
-    return version.version in {*listed, *withheld, *there.unlisted.products.get(name, ())}
 
 
 def _compared(services: ReconcileServices) -> list[_Compared]:

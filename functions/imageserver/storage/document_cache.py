@@ -22,6 +22,12 @@ class StreamDocuments:
     products: Products
     unlisted: Unlisted
 
+    def mentioned(self, product: str) -> set[str]:
+        """Return the versions of a product that are listed, withheld, or reported as unlisted."""
+        withheld = (entry.version for entry in self.products.withheld.get(product, ()))
+        listed = documents.versions_of(self.products, product)
+        return {*listed, *withheld, *self.unlisted.products.get(product, ())}
+
 
 def documented_streams(store: Store) -> set[str]:
     """Return the streams that have a document."""
