@@ -103,22 +103,8 @@ def main(
         full_windows=full_windows,
         functions_endpoint=functions_endpoint,
     )
-    console = Console(highlight=False, soft_wrap=True)
-    stopping = _stop_on_signals()
     try:
-        with LocalStack(options, console) as local:
-            if not empty:
-                seed(local, console, stopping)
-            # The first run of maintain lays out an empty server: index, page.
-            _wait(local.scheduler.has_run, stopping)
-            if not stopping.is_set():
-                local.announce()
-                console.print(instructions(local, options, sample=not empty), markup=False)
-                if "DeltaFunction" in local.wiring.functions and not shutil.which("xdelta3"):
-                    console.print(NO_XDELTA3, style="yellow", markup=False)
-            while not stopping.wait(1):
-                local.check()
-            console.print("stopping", style="dim")
+        _serve(options, sample=not empty)
     except LocalStackError as error:
         click.echo(f"local: {error}", err=True)
         sys.exit(error.exit_code)
@@ -128,6 +114,25 @@ def main(
         advice = "look at its rights and the room on its disk, or choose another --state-dir"
         click.echo(f"local: {error.filename} cannot be used ({error.strerror}); {advice}", err=True)
         sys.exit(LocalStackError.exit_code)
+
+
+def _serve(options: Options, *, sample: bool) -> None:
+    """Run the stack until Ctrl-C or SIGTERM; say how to use it once it is ready, with or without the sample image."""
+    console = Console(highlight=False, soft_wrap=True)
+    stopping = _stop_on_signals()
+    with LocalStack(options, console) as local:
+        if sample:
+            seed(local, console, stopping)
+        # The first run of maintain lays out an empty server: index, page.
+        _wait(local.scheduler.has_run, stopping)
+        if not stopping.is_set():
+            local.announce()
+            console.print(instructions(local, options, sample=sample), markup=False)
+            if "DeltaFunction" in local.wiring.functions and not shutil.which("xdelta3"):
+                console.print(NO_XDELTA3, style="yellow", markup=False)
+        while not stopping.wait(1):
+            local.check()
+        console.print("stopping", style="dim")
 
 
 def _is_of(folder: Path, error: OSError) -> bool:
@@ -184,9 +189,7 @@ def instructions(local: LocalStack, options: Options, *, sample: bool) -> str:
         presign, upload = f"{presign} {where}", f"{upload} {where}"
     key = "images/alpine/3.22/amd64/default/20261123_1000/"
     caches = " ".join(CACHES[client] for client in CACHES if _serves(options, client))
-    clients = "".join(
-        _client(client, stack.base_url, sample) for client in ("lxd", "incus") if _serves(options, client)
-    )
+    clients = "".join(_client(client, stack.base_url, sample) for client in CACHES if _serves(options, client))
     return f"""
 Serving {stack.base_url}  (Ctrl-C stops it; logs in {options.state_folder / "logs"})
 
