@@ -117,25 +117,17 @@ def caller(auth: str, headers: Mapping[str, str]) -> dict[str, Any] | None:
     """Return the event's `authorizer` part for the caller, None without a caller, {} if the route needs none."""
     if auth == "none":
         return {}
+    authorization = headers.get("authorization", "")
     if auth == "jwt":
-        token = headers.get("authorization", "").removeprefix("Bearer ").split(".")
-        if len(token) != 3:
-            return None
-        try:
-            claims = json.loads(base64.urlsafe_b64decode(token[1] + "=" * (-len(token[1]) % 4)))
-        except (binascii.Error, ValueError):
-            return None
-        # API Gateway passes every claim as text.
-        texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in claims.items()}
-        return {"jwt": {"claims": texts, "scopes": None}}
-    signed = re.match(r"AWS4-HMAC-SHA256 Credential=([^/]+)/", headers.get("authorization", ""))
-    name = headers.get(CALLER_HEADER) or (signed.group(1) if signed else "")
+        return _jwt_caller(authorization.removeprefix("Bearer "))
+    signed = re.match(r"AWS4-HMAC-SHA256 Credential=([^/]+)/", authorization)
+    name = headers.get(CALLER_HEADER) or (signed[1] if signed else "")
     if not name:
         return None
     arn = name if name.startswith("arn:") else f"arn:aws:iam::{ACCOUNT_ID}:user/{name}"
     return {
         "iam": {
-            "accessKey": signed.group(1) if signed else "LOCAL",
+            "accessKey": signed[1] if signed else "LOCAL",
             "accountId": ACCOUNT_ID,
             "callerId": "AIDALOCAL",
             "cognitoIdentity": None,
@@ -146,11 +138,24 @@ def caller(auth: str, headers: Mapping[str, str]) -> dict[str, Any] | None:
     }
 
 
+def _jwt_caller(token: str) -> dict[str, Any] | None:
+    """Return the `authorizer` part for the claims of a token, or None if it has none. Its signature is not verified."""
+    parts = token.split(".")
+    if len(parts) != 3:
+        return None
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except (binascii.Error, ValueError):
+        return None
+    # API Gateway passes every claim as text.
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in claims.items()}
+    return {"jwt": {"claims": texts, "scopes": None}}
+
+
 def proxy_event(
     request: Request, route: Route, path_parameters: Mapping[str, str], authorizer: Mapping[str, Any], body: bytes
 ) -> dict[str, Any]:
     """Return a payload of format 2.0."""
-    path = request.scope["path"]
     try:
         text, encoded = body.decode(), False
     except UnicodeDecodeError:
@@ -158,14 +163,30 @@ def proxy_event(
     query: dict[str, str] = {}
     for name, value in request.query_params.multi_items():
         query[name] = f"{query[name]},{value}" if name in query else value
-    context: dict[str, Any] = {
+    context = _request_context(request, route, authorizer)
+    event: dict[str, Any] = {
+        "version": "2.0",
+        "routeKey": context["routeKey"],
+        "rawPath": request.scope["path"],
+        "rawQueryString": request.url.query,
+        "headers": dict(request.headers),
+        "requestContext": context,
+        "isBase64Encoded": encoded,
+    }
+    optional = {"queryStringParameters": query, "pathParameters": dict(path_parameters), "body": text}
+    return {**event, **{name: value for name, value in optional.items() if value}}
+
+
+def _request_context(request: Request, route: Route, authorizer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what API Gateway knows about a request besides its content."""
+    context = {
         "accountId": ACCOUNT_ID,
         "apiId": "local",
         "domainName": request.headers.get("host", "localhost"),
         "domainPrefix": "local",
         "http": {
             "method": request.method,
-            "path": path,
+            "path": request.scope["path"],
             "protocol": "HTTP/1.1",
             "sourceIp": request.client.host if request.client else "127.0.0.1",
             "userAgent": request.headers.get("user-agent", ""),
@@ -176,19 +197,7 @@ def proxy_event(
         "time": datetime.now(UTC).strftime("%d/%b/%Y:%H:%M:%S +0000"),
         "timeEpoch": int(time.time() * 1000),
     }
-    if authorizer:
-        context["authorizer"] = authorizer
-    event: dict[str, Any] = {
-        "version": "2.0",
-        "routeKey": context["routeKey"],
-        "rawPath": path,
-        "rawQueryString": request.url.query,
-        "headers": dict(request.headers),
-        "requestContext": context,
-        "isBase64Encoded": encoded,
-    }
-    optional = {"queryStringParameters": query, "pathParameters": dict(path_parameters), "body": text}
-    return {**event, **{name: value for name, value in optional.items() if value}}
+    return {**context, "authorizer": authorizer} if authorizer else context
 
 
 def proxy_answer(outcome: Outcome) -> Response:
