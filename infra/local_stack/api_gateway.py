@@ -147,6 +147,8 @@ def _jwt_caller(token: str) -> dict[str, Any] | None:
         claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
     except (binascii.Error, ValueError):
         return None
+    if not isinstance(claims, dict):
+        return None
     # API Gateway passes every claim as text.
     texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in claims.items()}
     return {"jwt": {"claims": texts, "scopes": None}}

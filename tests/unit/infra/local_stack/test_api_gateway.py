@@ -62,6 +62,7 @@ def test_token_claims_are_passed_as_text() -> None:
     found = caller("jwt", {"authorization": f"Bearer x.{claims}.y"})
     assert found == {"jwt": {"claims": {"sub": "repo:a", "n": "1"}, "scopes": None}}
     assert caller("jwt", {"authorization": "Bearer nonsense"}) is None
+    assert caller("jwt", {"authorization": "Bearer x.W10.y"}) is None, "the claims are a list"
     assert caller("none", {}) == {}
 
 
