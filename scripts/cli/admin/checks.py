@@ -69,8 +69,8 @@ def check_wiring(deployment: Deployment) -> Findings:
         if found is None:
             yield f"the bucket notifies no queue of {prefix}*: uploads stay unseen", DEPLOY
             continue
-        if found["events"] != EVENTS:
-            yield f"the bucket sends only {', '.join(found['events'])} for {prefix}*", DEPLOY
+        if found.events != EVENTS:
+            yield f"the bucket sends only {', '.join(found.events)} for {prefix}*", DEPLOY
         if deployment.endpoint is None and not _lets_in(deployment.queue(prefix), deployment.bucket):
             yield f"the policy of the queue of {prefix}* does not let S3 send to it: uploads stay unseen", DEPLOY
 

@@ -78,6 +78,14 @@ def max_bytes_of(parameters: Mapping[str, str]) -> int:
 
 
 @dataclass(frozen=True)
+class Notified:
+    """A queue, by its ARN, and the events of the bucket that it gets, in order of their names."""
+
+    arn: str
+    events: list[str]
+
+
+@dataclass(frozen=True)
 class Queue:
     """A queue that the bucket sends its events to; `dead_letters` is the URL of its dead-letter queue."""
 
@@ -285,21 +293,21 @@ class Deployment:
         return S3Store(self.s3, self.logs_bucket, SEVERAL)
 
     @cached_property
-    def wiring(self) -> dict[str, dict[str, Any]]:
+    def wiring(self) -> dict[str, Notified]:
         """Prefix of keys -> the queue and the events that the bucket is configured to send there."""
         answer = aws_api.read(self.s3.get_bucket_notification_configuration(Bucket=self.bucket), aws_api.Notifications)
-        found: dict[str, dict[str, Any]] = {}
+        found: dict[str, Notified] = {}
         for entry in answer.queue_configurations:
             prefix = next((rule.value for rule in entry.filter.key.filter_rules if rule.name.lower() == "prefix"), "")
-            events = found.get(prefix, {}).get("events", [])
-            found[prefix] = {"arn": entry.queue_arn, "events": sorted({*events, *entry.events})}
+            before = found[prefix].events if prefix in found else ()
+            found[prefix] = Notified(entry.queue_arn, sorted({*before, *entry.events}))
         return found
 
     def queue(self, prefix: str) -> Queue:
         """Return the queue for keys with this prefix. Raise ClickException if the bucket notifies none."""
         if prefix not in self.wiring:
             raise click.ClickException(f"{self.bucket} notifies no queue of {prefix}*; `admin doctor` says more")
-        url = self._queue_url(self.wiring[prefix]["arn"])
+        url = self._queue_url(self.wiring[prefix].arn)
         attributes = self.attributes(url)
         dead = ""
         if "RedrivePolicy" in attributes:
@@ -336,9 +344,9 @@ class Deployment:
         """Return the URL of a queue of the template: from CloudFormation, else found by its name; empty if unknown."""
         if self.stack:
             return self._physical_id(logical_id)
-        arn = self.wiring.get("images", {}).get("arn", "")
-        before, found, _ = arn.rpartition(":")[2].partition(ARRIVALS)
-        if not found:
+        arn = self.wiring["images"].arn if "images" in self.wiring else ""
+        before, is_ours, _ = arn.rpartition(":")[2].partition(ARRIVALS)
+        if not is_ours:
             return ""
         found = self.sqs.list_queues(QueueNamePrefix=f"{before}{logical_id}")
         urls = aws_api.read(found, aws_api.QueueUrls).queue_urls

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from cli.admin import arguments, checks, doctor, errors
 from cli.admin.__main__ import main
 from cli.admin.checks import Unchecked
-from cli.admin.deployment import Deployment, Queue
+from cli.admin.deployment import Deployment, Notified, Queue
 from cli.admin.errors import AGAIN, CATALOG, EARLIER, EDGE, NO_CREDENTIALS, NOTHING, RECORD, RIGHTS, STORAGE, WAY
 from cli.aws import LOG_IN, LOG_IN_AGAIN
 from imageserver.errors import CatalogBusy, CatalogDamaged, InvalidationRefused, StorageDenied, StorageUnavailable
@@ -235,10 +235,10 @@ def queued(attributes: dict[str, str], session: Any = None, stack: str = "", cou
     deployment = replace(deployment, session=session)
     attributes = {"ApproximateNumberOfMessages": "0", **attributes}
     queue = Queue("https://sqs/1/images-ArrivalsQueue-X", attributes, "dead")
-    events = {"events": checks.EVENTS, "arn": "arn:aws:sqs:eu-central-1:1:images-ArrivalsQueue-X"}
+    notified = Notified("arn:aws:sqs:eu-central-1:1:images-ArrivalsQueue-X", checks.EVENTS)
     answer = {"Attributes": {"ApproximateNumberOfMessages": str(counts)}}
     deployment.__dict__.update(
-        wiring={"images": events, "versions/": events},
+        wiring={"images": notified, "versions/": notified},
         queue=lambda _: queue,
         sqs=SimpleNamespace(get_queue_attributes=lambda **_: answer, list_queues=lambda **_: {"QueueUrls": []}),
     )
