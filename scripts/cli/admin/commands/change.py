@@ -85,25 +85,9 @@ def restore(deployment: Deployment, as_json: bool, path: str, dry_run: bool) -> 
 
 
 def _print_changed(as_json: bool, dry_run: bool, target: Target, done: withdrawals.Changed, what: str) -> None:
+    """Print each version and file that is now as requested. `what` says so of those that were not before."""
     if not (done.versions or done.files):
-        if done.held:
-            version, withdrawal = next(iter(done.held.items()))
-            end(
-                FOUND,
-                f"{version} is withdrawn as a whole, until {withdrawal.delete_after}, and stays so: `admin restore "
-                f"{version}`, then withdraw again the files that you do not want",
-            )
-        if done.deleting:
-            path, withdrawal = next(iter(done.deleting.items()))
-            end(
-                FOUND,
-                f"{path} was withdrawn on {withdrawal.since} and its files are being deleted: `admin prune --yes` ends "
-                f"that, and `admin undelete {path} --yes` brings them back",
-            )
-        end(
-            NOTHING,
-            f"there is no {path_of(target)}; if it was deleted, `admin undelete` may bring it back",
-        )
+        _end_unchanged(target, done)
     if as_json:
         untouched = {
             name: {path: inventory.plain(withdrawal) for path, withdrawal in found.items()}
@@ -123,6 +107,25 @@ def _print_changed(as_json: bool, dry_run: bool, target: Target, done: withdrawa
             click.echo(f"{one}: is not withdrawn")
         else:
             click.echo(f"{one}: {what}")
+
+
+def _end_unchanged(target: Target, done: withdrawals.Changed) -> NoReturn:
+    """Exit with the reason why nothing of a target is as requested."""
+    if done.held:
+        version, withdrawal = next(iter(done.held.items()))
+        end(
+            FOUND,
+            f"{version} is withdrawn as a whole, until {withdrawal.delete_after}, and stays so: `admin restore "
+            f"{version}`, then withdraw again the files that you do not want",
+        )
+    if done.deleting:
+        path, withdrawal = next(iter(done.deleting.items()))
+        end(
+            FOUND,
+            f"{path} was withdrawn on {withdrawal.since} and its files are being deleted: `admin prune --yes` ends "
+            f"that, and `admin undelete {path} --yes` brings them back",
+        )
+    end(NOTHING, f"there is no {path_of(target)}; if it was deleted, `admin undelete` may bring it back")
 
 
 @main.command()
