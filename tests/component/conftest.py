@@ -1,15 +1,20 @@
-"""The upload API that the files of the xdist group `uploads-bad-input` share.
+"""Upload APIs: the one that the files of the xdist group `uploads-bad-input` share, and one that records requests.
 
 Other files make a `system` of their own.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from http.server import ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
 from tests.support import images, upload_api
+from tests.support.processes import need
+from tests.support.servers.recording_api import VERSION, RecordingApi
 from tests.support.upload_api import PATH, System
 
 
@@ -30,3 +35,24 @@ def version(request: pytest.FixtureRequest) -> str:
     """Return a separate version for each test."""
     name = "".join(c for c in request.node.name.lower() if c.isalnum())[-90:]
     return f"images/test/{name}/amd64/default/20261123_10:00"
+
+
+@pytest.fixture
+def listener(tmp_path: Path) -> Iterator[ThreadingHTTPServer]:
+    """Yield an API that has and lists `image.tar.gz`, which is in the test's folder. It records the requests."""
+    need("curl")
+    content = images.unified_tarball()
+    (tmp_path / "image.tar.gz").write_bytes(content)
+    name, digest = f"{VERSION}/lxd_combined.tar.gz", upload_api.sha256(content)
+    listed = f"status listed\nalias signed/one\nfile {len(content)} {digest} lxd_combined.tar.gz\n"
+    RecordingApi.seen, RecordingApi.once = [], {}
+    RecordingApi.answers = {
+        "/uploads/batch": (201, f"# upload present {len(content)} {name}\n"),
+        "/versions/": (200, listed),
+        "/token": (200, '{"count":1,"value":"a.github.token"}'),
+    }
+    server = ThreadingHTTPServer(("127.0.0.1", 0), RecordingApi)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -13,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.component.test_uploads_network import BreakingNetwork
-from tests.support import PROJECT, images, upload_api
+from tests.support import images, upload_api
 from tests.support.processes import need, peak_of
+from tests.support.servers.breaking_network import BreakingNetwork
+from tests.support.upload_script import SCRIPT, environment, programs
 
-pytestmark = pytest.mark.xdist_group("uploads-network")
+pytestmark = pytest.mark.xdist_group("uploads-machine")
 
 MIB = 1 << 20
 PART = 16 * MIB
@@ -33,7 +33,7 @@ def machine(file: Path, disk: bytes, compression: str = "gz", prefix: str = "") 
     return file
 
 
-FIRST_PART_ONLY = """#!/bin/sh
+FIRST_PART_ONLY = """\
 case "$*" in
   *plan/part.*)
     echo part >>{folder}/parts
@@ -43,26 +43,16 @@ exec {curl} "$@"
 """
 
 
-def programs(folder: Path, name: str, text: str) -> str:
-    """Return a PATH on which this program precedes all others."""
-    (folder / "programs").mkdir()
-    (folder / "programs" / name).write_text(text)
-    (folder / "programs" / name).chmod(0o755)
-    return f"{folder / 'programs'}:{os.environ['PATH']}"
-
-
 def upload(
     system: upload_api.System, folder: Path, product: str, *arguments: str | Path, shell: str = "", **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Run the script with its own TMPDIR."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    own = {"HOME": str(folder), "XDG_STATE_HOME": str(folder / "state"), "TMPDIR": str(folder / "tmp")}
-    about = {"SIMPLESTREAMS_API": system.api_url, "CURL_CA_BUNDLE": str(system.ca_file)}
+    about = {"SIMPLESTREAMS_API": system.api_url, "CURL_CA_BUNDLE": str(system.ca_file), "TMPDIR": str(folder / "tmp")}
     (folder / "tmp").mkdir(exist_ok=True)
     return subprocess.run(
-        (*shell.split(), PROJECT / "scripts/upload", "--to", f"{product}/amd64/default", "--version", NAME,
+        (*shell.split(), SCRIPT, "--to", f"{product}/amd64/default", "--version", NAME,
          "--wait", "0", *arguments),
-        env=kept | own | about | variables, capture_output=True, text=True, check=False, timeout=250,
+        env=environment(folder, **about, **variables), capture_output=True, text=True, check=False, timeout=250,
     )  # fmt: skip
 
 
@@ -135,7 +125,7 @@ def test_broken_connections_cost_only_the_parts_of_a_disk_in_transit(tmp_path: P
 
 def test_a_raw_disk_in_a_tarball_is_refused_with_the_commands_that_convert_it(tmp_path: Path) -> None:
     tarball = machine(tmp_path / "vm.tarball", b"\xeb\x63\x90\0" * 1000)
-    command = (PROJECT / "scripts/upload", "--api", "https://localhost:1", "--to", "a/b/amd64/d", tarball)
+    command = (SCRIPT, "--api", "https://localhost:1", "--to", "a/b/amd64/d", tarball)
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 3
     assert "holds a rootfs.img that starts with eb639000, expected a qcow2 disk (514649fb)" in done.stderr
@@ -152,7 +142,7 @@ def test_a_damaged_tarball_is_refused_before_anything_is_sent(tmp_path: Path, da
     else:
         body[-8] ^= 1
     tarball.write_bytes(body)
-    command = (PROJECT / "scripts/upload", "--api", "https://localhost:1", "--to", "a/b/amd64/d", tarball)
+    command = (SCRIPT, "--api", "https://localhost:1", "--to", "a/b/amd64/d", tarball)
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, f"{tarball} is damaged" in done.stderr) == (3, True), done.stderr
 
@@ -172,7 +162,7 @@ def test_an_interrupted_split_continues_with_the_missing_parts(tmp_path: Path) -
     disk = images.qcow2(size_bytes=4096) + images.filler("disk", 100 * MIB)
     tarball = machine(tmp_path / "vm.tarball", disk, "plain")
     with upload_api.system("local", tmp_path / "system") as system:
-        parts = programs(tmp_path, "curl", FIRST_PART_ONLY.format(folder=tmp_path, curl=shutil.which("curl")))
+        parts = programs(tmp_path, curl=FIRST_PART_ONLY.format(folder=tmp_path, curl=shutil.which("curl")))
         broken = upload(system, tmp_path, "machine/resumed", "--jobs", "1", tarball, PATH=parts)
         assert (broken.returncode, "HTTP 403" in broken.stderr) == (1, True), broken.stderr
         done = upload(system, tmp_path, "machine/resumed", "--json", tarball)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -18,6 +19,21 @@ UNIFIED = {kind: images.unified_tarball(compression=kind) for kind in ("gz", "xz
 def run(*arguments: str | Path, shell: str = "sh") -> subprocess.CompletedProcess[str]:
     """Run the script in a shell, and return its exit code and what it printed."""
     return subprocess.run((shell, SCRIPT, *arguments), capture_output=True, text=True, check=False, timeout=60)
+
+
+def environment(folder: Path, **variables: str) -> dict[str, str]:
+    """Return the environment of a user whose home is this folder and who has no AWS credentials but those given."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    return kept | {"HOME": str(folder), "XDG_STATE_HOME": str(folder / "state")} | variables
+
+
+def programs(folder: Path, **scripts: str) -> str:
+    """Return a PATH on which these one-line programs precede all others."""
+    (folder / "programs").mkdir()
+    for name, line in scripts.items():
+        (folder / "programs" / name).write_text(f"#!/bin/sh\n{line}\n")
+        (folder / "programs" / name).chmod(0o755)
+    return f"{folder / 'programs'}:{os.environ['PATH']}"
 
 
 def write(folder: Path, files: dict[str, bytes]) -> list[Path]:
