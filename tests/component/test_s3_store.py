@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import pytest
 from botocore.config import Config
-from botocore.stub import ANY, Stubber
+from botocore.stub import ANY
 
 from imageserver.errors import ObjectChanged, StorageDenied, StorageUnavailable, UploadHidden
 from imageserver.format import caching, documents
@@ -30,6 +30,7 @@ from tests.support import images
 from tests.support.memory_store import START
 from tests.support.processes import free_port
 from tests.support.servers.s3 import s3_process
+from tests.support.stubs import stubbed
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -185,7 +186,7 @@ def test_a_listing_spans_pages(store: S3Store, client: S3Client) -> None:
     def page(key: str) -> dict[str, object]:
         return {"Contents": [{"Key": key, "Size": 1, "ETag": "e", "LastModified": START}]}
 
-    with Stubber(client) as stub:
+    with stubbed(client) as stub:
         first = {"IsTruncated": True, "NextContinuationToken": "more"}
         stub.add_response("list_objects_v2", page("a") | first, {"Bucket": ANY, "Prefix": "p", "StartAfter": ""})
         stub.add_response(
@@ -215,7 +216,7 @@ def test_a_listing_of_images_spans_pages_that_end_among_the_uploads_of_one_key(
         versions = [{"Key": key, "VersionId": f"{key}{newest}", "IsLatest": newest, **about} for key, newest in uploads]
         return {"Versions": versions, "DeleteMarkers": [{"Key": "images/z", "VersionId": "m", "IsLatest": True}]}
 
-    with Stubber(client) as stub:
+    with stubbed(client) as stub:
         next_page = {"IsTruncated": True, "NextKeyMarker": "images/b", "NextVersionIdMarker": "images/bTrue"}
         asked = {"Bucket": ANY, "Prefix": "images", "KeyMarker": "images/a"}
         stub.add_response("list_object_versions", page(("images/a", True), ("images/b", True)) | next_page, asked)
@@ -275,7 +276,7 @@ def test_any_other_error_is_raised_and_never_taken_for_absence(
         ("copy_object", lambda: store.bring_back(ObjectInfo("k", 1, "e", "", "v"))),
         ("head_object", lambda: store.open("k", "e")),
     ):
-        with Stubber(client) as stub:
+        with stubbed(client) as stub:
             stub.add_client_error(method, code, "no", status)
             with pytest.raises(error, match=code):
                 call()
@@ -283,7 +284,7 @@ def test_any_other_error_is_raised_and_never_taken_for_absence(
 
 def test_a_conflict_of_conditional_writes_is_a_lost_race(store: S3Store, client: S3Client) -> None:
     """S3 answers 409 then. No server here does, so this one is stubbed."""
-    with Stubber(client) as stub:
+    with stubbed(client) as stub:
         expected = {"Bucket": ANY, "Key": ANY, "Body": ANY, "ContentType": ANY, "IfMatch": "r"}
         stub.add_client_error("put_object", "ConditionalRequestConflict", "again", 409, expected_params=expected)
         assert not store.replace("versions/k", b"", "r")

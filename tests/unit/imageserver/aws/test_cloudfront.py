@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
-from botocore.stub import ANY, Stubber
+from botocore.stub import ANY
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,6 +29,7 @@ from imageserver.operations.publish import Published, publish
 from imageserver.operations.withdraw import restore, withdraw
 from tests.support import images
 from tests.support.memory_store import System
+from tests.support.stubs import stubbed
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudfront import CloudFrontClient
@@ -313,7 +314,7 @@ def invalidation(status: str) -> dict[str, object]:
 def test_exactly_the_changed_paths_are_invalidated_and_awaited(client: CloudFrontClient) -> None:
     waited: list[float] = []
     paths = {"Quantity": 2, "Items": [f"/{PATH}/lxd.tar.xz", f"/{PATH}/rootfs.squashfs"]}
-    with Stubber(client) as stub:
+    with stubbed(client) as stub:
         expected = {"DistributionId": "D1", "InvalidationBatch": {"Paths": paths, "CallerReference": ANY}}
         stub.add_response("create_invalidation", invalidation("InProgress"), expected)
         stub.add_response("get_invalidation", invalidation("InProgress"), {"DistributionId": "D1", "Id": "I1"})
@@ -330,7 +331,7 @@ def test_each_invalidation_has_a_reference_of_its_own(client: CloudFrontClient) 
         references.append(params["InvalidationBatch"]["CallerReference"])
 
     client.meta.events.register("provide-client-params.cloudfront.CreateInvalidation", remember)
-    with Stubber(client) as stub:
+    with stubbed(client) as stub:
         for _ in range(3):
             stub.add_response("create_invalidation", invalidation("Completed"))
             request_invalidation(client, "D1", ["images/x"], lambda _: None, 100)
@@ -338,11 +339,11 @@ def test_each_invalidation_has_a_reference_of_its_own(client: CloudFrontClient) 
 
 
 def test_an_invalidation_that_fails_or_is_too_slow_is_retried_later(client: CloudFrontClient) -> None:
-    with Stubber(client) as stub:
+    with stubbed(client) as stub:
         stub.add_client_error("create_invalidation", "Throttling", "slow down", 400)
         with pytest.raises(StorageUnavailable, match=f"was not asked to invalidate /{PATH}/lxd.tar.xz"):
             invalidate(client, "D1", [f"{PATH}/lxd.tar.xz"], lambda _: None, 100)
-    with Stubber(client) as stub:
+    with stubbed(client) as stub:
         stub.add_response("create_invalidation", invalidation("InProgress"))
         for _ in range(3):
             stub.add_response("get_invalidation", invalidation("InProgress"))
@@ -356,7 +357,7 @@ def expected(*paths: str) -> dict[str, object]:
 
 
 def test_a_path_refused_by_cloudfront_is_invalidated_with_its_whole_stream(client: CloudFrontClient) -> None:
-    with Stubber(client) as stub:
+    with stubbed(client) as stub:
         stub.add_client_error(
             "create_invalidation",
             "InvalidArgument",
@@ -379,7 +380,7 @@ def test_a_path_refused_by_cloudfront_is_invalidated_with_its_whole_stream(clien
     ],
 )
 def test_each_refusal_names_who_can_act(client: CloudFrontClient, code: str, raised: type[SimplestreamsError]) -> None:
-    with Stubber(client) as stub:
+    with stubbed(client) as stub:
         stub.add_client_error("create_invalidation", code, "no", 400, expected_params=expected("/images/*"))
         with pytest.raises(raised, match=rf"was not asked to invalidate /images/\*: .*{code}"):
             request_invalidation(
@@ -388,14 +389,14 @@ def test_each_refusal_names_who_can_act(client: CloudFrontClient, code: str, rai
 
 
 def test_an_error_about_many_paths_names_three(client: CloudFrontClient) -> None:
-    with Stubber(client) as stub:
+    with stubbed(client) as stub:
         stub.add_client_error("create_invalidation", "Throttling", "slow down", 400)
         with pytest.raises(StorageUnavailable, match=r"to invalidate /images/a, /images/b, /images/c and 2 more: "):
             request_invalidation(client, "D1", [f"images/{name}" for name in "abcde"], lambda _: None, 100)
 
 
 def test_many_paths_are_invalidated_as_whole_streams(client: CloudFrontClient) -> None:
-    with Stubber(client) as stub:
+    with stubbed(client) as stub:
         paths = {"Quantity": 2, "Items": ["/images-daily/*", "/images/*"]}
         expected = {"DistributionId": "D1", "InvalidationBatch": {"Paths": paths, "CallerReference": ANY}}
         stub.add_response("create_invalidation", invalidation("Completed"), expected)
@@ -406,12 +407,12 @@ def test_many_paths_are_invalidated_as_whole_streams(client: CloudFrontClient) -
 
 def test_an_invalidation_without_waiting_is_retried_while_cloudfront_throttles(client: CloudFrontClient) -> None:
     waited: list[float] = []
-    with Stubber(client) as stub:
+    with stubbed(client) as stub:
         stub.add_client_error("create_invalidation", "TooManyInvalidationsInProgress", "wait", 400)
         stub.add_response("create_invalidation", invalidation("InProgress"))
         request_invalidation(client, "D1", ["images/x"], waited.append, 10)
     assert waited == [2]
-    with Stubber(client) as stub:
+    with stubbed(client) as stub:
         for _ in range(3):
             stub.add_client_error("create_invalidation", "TooManyInvalidationsInProgress", "wait", 400)
         with pytest.raises(StorageUnavailable, match="was not asked to invalidate /images/x"):

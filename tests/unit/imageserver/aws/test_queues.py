@@ -7,10 +7,10 @@ from typing import Any
 
 import boto3
 import pytest
-from botocore.stub import Stubber
 
 from imageserver.aws import queues
 from imageserver.aws.queues import Hold, pause_s
+from tests.support.stubs import stubbed
 
 URL = "https://sqs.us-east-1.amazonaws.com/111122223333/arrivals"
 
@@ -86,7 +86,7 @@ def test_ten_messages_go_into_one_call() -> None:
 
 def test_an_unresponsive_queue_is_reported_and_the_work_goes_on() -> None:
     client = boto3.client("sqs", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
-    with Stubber(client) as stub:
+    with stubbed(client) as stub:
         stub.add_client_error("change_message_visibility_batch", "AccessDenied", "no")
         with hold(client, record("a", 1)) as held:
             pass
