@@ -17,31 +17,12 @@ from imageserver.operations.runs import Run, remember, resume
 from imageserver.site.layout import lay_out
 from imageserver.versions.retention import Rule
 from tests.support import images
-from tests.support.deployment.grants import role_statements
+from tests.support.deployment.grants import requests, role_statements
 from tests.support.deployment.policy import Decision, Request, decide
-from tests.support.memory_store import MemoryStore, Sent, System
+from tests.support.memory_store import Sent, System
 
 PRODUCT = "images/ubuntu/noble/amd64/default"
 VERSIONS = (f"{PRODUCT}/20261122_10:00", f"{PRODUCT}/20261123_10:00")
-ASKED = {"read": "s3:GetObject", "open": "s3:GetObject", "create": "s3:PutObject", "replace": "s3:PutObject",
-         "tag_listed": "s3:PutObjectVersionTagging", "is_tagged": "s3:GetObjectTagging"}  # fmt: skip
-COPIED = ("s3:GetObjectVersion", "s3:PutObject")
-
-
-def requests(store: MemoryStore) -> list[Request]:
-    """Return every logged call as IAM sees it."""
-    bucket = f"arn:aws:s3:::{stacks.deployed().properties('Bucket')['BucketName']}"
-    found = [Request("s3:ListBucket", bucket)]  # a missing key is 404 only for a caller that may list
-    for method, key in sorted(set(store.log)):
-        if method == "history" or (method == "list" and key.startswith("images")):
-            found.append(Request("s3:ListBucketVersions", bucket, context={"s3:prefix": key}))
-        elif method == "list":
-            found.append(Request("s3:ListBucket", bucket, context={"s3:prefix": key}))
-        elif method == "bring_back":
-            found += [Request(action, f"{bucket}/{key}") for action in COPIED]
-        elif method != "chunk":
-            found.append(Request(ASKED.get(method, "s3:DeleteObject"), f"{bucket}/{key}"))
-    return found
 
 
 def settle_all(system: System) -> None:
@@ -91,7 +72,7 @@ def test_each_role_allows_the_calls_of_its_function(role: str, run: Callable[[Sy
     system.store.log.clear()
     run(system)
     statements = role_statements(stacks.deployed(), role)
-    asked = requests(system.store)
+    asked = requests(system.store.log, f"arn:aws:s3:::{stacks.deployed().properties('Bucket')['BucketName']}")
     assert {request.action for request in asked} >= {"s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:ListBucket"}
     denied = [request for request in asked if decide(statements, request) is not Decision.ALLOWED]
     assert denied == []

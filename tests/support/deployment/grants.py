@@ -296,6 +296,32 @@ def calls(stack: Stack) -> Iterator[tuple[Call, Request]]:
     yield ("s3:ListBucket", "everything"), Request("s3:ListBucket", bucket, context={"s3:prefix": ""})
 
 
+_ACTIONS_OF: Final[Mapping[str, tuple[str, ...]]] = {
+    "read": ("s3:GetObject",),
+    "open": ("s3:GetObject",),
+    "create": ("s3:PutObject",),
+    "replace": ("s3:PutObject", "s3:GetObject"),  # If-Match also takes the right to read
+    "delete": ("s3:DeleteObject", "s3:GetObject"),
+    "bring_back": ("s3:GetObjectVersion", "s3:PutObject"),
+    "tag_listed": ("s3:PutObjectVersionTagging",),
+    "is_tagged": ("s3:GetObjectTagging",),
+}
+"""Method of the store → the actions on its key that IAM must allow."""
+
+
+def requests(log: Iterable[tuple[str, str]], bucket: str) -> list[Request]:
+    """Return calls of the store, (method, key), as IAM sees them; `bucket` is the ARN."""
+    found = [Request("s3:ListBucket", bucket)]  # a missing key is 404 only for a caller that may list
+    for method, key in sorted(set(log)):
+        if method == "history" or (method == "list" and key.startswith("images")):
+            found.append(Request("s3:ListBucketVersions", bucket, context={"s3:prefix": key}))
+        elif method == "list":
+            found.append(Request("s3:ListBucket", bucket, context={"s3:prefix": key}))
+        elif method != "chunk":
+            found += [Request(action, f"{bucket}/{key}") for action in _ACTIONS_OF[method]]
+    return found
+
+
 def granted(statements: list[Statement], stack: Stack) -> set[Call]:
     """Return the calls that the statements allow."""
     return {call for call, request in calls(stack) if decide(statements, request) is Decision.ALLOWED}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -12,7 +13,10 @@ import pytest
 from cli.smoke import __main__ as smoke
 from cli.smoke import image
 from cli.smoke.web import Answer
+from tests.support import PROJECT
 from tests.support import client_rules as clients
+from tests.support.deployment.grants import requests
+from tests.support.deployment.policy import Decision, decide
 from tests.support.smoke_server import (
     EDGE,
     OWN,
@@ -171,3 +175,13 @@ def test_an_error_of_the_smoke_test_is_reported_in_full_and_the_image_is_still_r
     done = steps_of(smoked("--json", code=1))
     assert done["download"] == ("failed", "a fault of the smoke test itself: ZeroDivisionError('by design')")
     assert fake.left() == []
+
+
+def test_the_rights_in_the_runbook_allow_each_call_to_the_bucket(fake: FakeServer) -> None:
+    smoked()
+    page = (PROJECT / "infra/RUNBOOK.md").read_text()
+    (policy,) = re.findall(r"^```json\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    statements = json.loads(policy)["Statement"]
+    assert {"create", "delete", "history", "list", "read", "replace"} <= {method for method, _ in fake.recorder.calls}
+    asked = requests(fake.recorder.calls, "arn:aws:s3:::BUCKET")
+    assert [one for one in asked if decide(statements, one) is not Decision.ALLOWED] == []
