@@ -142,7 +142,7 @@ def delete_with_the_stack(document: Template) -> None:
 
 
 def widen_the_timeout(document: Template) -> None:
-    document["Mappings"]["SixTimes"]["900"]["Visibility"] = 900
+    document["Mappings"]["VisibilityTimeouts"]["900"]["Arrivals"] = 900
 
 
 def serve_a_page_for_errors(document: Template) -> None:
@@ -332,6 +332,9 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
     },
     "queues_outlast_their_functions": {
         "visibility too short": widen_the_timeout,
+        "visibility without the window": put(
+            "ChangesQueue", "VisibilityTimeout", to={"Fn::FindInMap": ["VisibilityTimeouts", "120", "Arrivals"]}
+        ),
         "copies without dead letters": remove("CopiesQueue", "RedrivePolicy"),
         "deltas without dead letters": remove("DeltasQueue", "RedrivePolicy"),
         "logs without dead letters": remove("AccessLogsQueue", "RedrivePolicy"),
@@ -497,7 +500,7 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
         ),
         "a condition by its name": assert_instead({"Fn::Not": [{"Condition": "HasDomain"}]}),
         "FindInMap in a rule's condition": lambda t: t["Rules"]["IssuerNeedsAudience"].update(
-            RuleCondition={"Fn::Equals": [{"Fn::FindInMap": ["SixTimes", "5", "Visibility"]}, "30"]}
+            RuleCondition={"Fn::Equals": [{"Fn::FindInMap": ["VisibilityTimeouts", "5", "Arrivals"]}, "32"]}
         ),
         "Ref to a resource": assert_instead({"Fn::Equals": [{"Ref": "Bucket"}, ""]}),
         "Ref to a pseudo parameter": assert_instead({"Fn::Equals": [{"Ref": "AWS::Region"}, "us-east-1"]}),

@@ -42,12 +42,16 @@ def fed(stack: Stack) -> list[tuple[str, str]]:
 
 @rule
 def queues_outlast_their_functions(stack: Stack) -> Iterator[str]:
+    windows = {
+        mapping["EventSourceArn"]: int(mapping.get("MaximumBatchingWindowInSeconds", 0))
+        for mapping in stack.of_type("AWS::Lambda::EventSourceMapping").values()
+    }
     for queue, function in fed(stack):
         letters = f"{queue.removesuffix('Queue')}DeadLetters"
         properties, timeout = stack.properties(queue), int(stack.properties(function)["Timeout"])
-        if int(properties["VisibilityTimeout"]) < 6 * timeout:
-            visibility = properties["VisibilityTimeout"]
-            yield f"{queue}: visibility {visibility} s, less than six times {function}'s {timeout} s"
+        window, visibility = windows.get(stack_arn("sqs", queue), 0), int(properties["VisibilityTimeout"])
+        if visibility < 6 * timeout + window:
+            yield f"{queue}: visibility {visibility} s, less than 6 x {function}'s {timeout} s + {window} s"
         redrive = properties.get("RedrivePolicy", {})
         yield from differ(f"{queue} dead letters", redrive.get("deadLetterTargetArn"), stack_arn("sqs", letters))
         if int(redrive.get("maxReceiveCount", 0)) < 5:

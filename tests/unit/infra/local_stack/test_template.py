@@ -121,7 +121,7 @@ def test_the_template_wires_uploads_to_digest_and_records_to_publish() -> None:
 
 def test_visibility_follows_the_timeout_parameter() -> None:
     queues = {queue.name: queue.visibility_s for queue in wire(given={"DigestTimeout": "30"}).queues}
-    assert queues["ArrivalsQueue"] == 180
+    assert queues["ArrivalsQueue"] == 182
 
 
 def test_the_edge_can_read_served_objects_and_nothing_private() -> None:
