@@ -469,6 +469,7 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
         "a gap hides the rest": put(
             "ThrottlesAlarm", "Metrics.0.Expression", to="digest + publish + uploads + maintain"
         ),
+        "late values keep the alarm quiet": remove("ThrottlesAlarm", "DatapointsToAlarm"),
         "dead letters unwatched": lambda t: t["Resources"].pop("ChangesDeadLettersAlarm"),
     },
     "the_dashboard_shows_every_metric": {

@@ -67,6 +67,14 @@ def alarms_notify_somebody(stack: Stack) -> Iterator[str]:
             ids = [other["Id"] for other in alarm["Metrics"] if "MetricStat" in other]
             if bare := [i for i in ids if f"FILL({i}, 0)" not in metric.get("Expression", f"FILL({i}, 0)")]:
                 yield f"{name}: a gap in {', '.join(bare)} would leave the whole sum without a value"
+            if "FILL" in metric.get("Expression", ""):
+                yield from _late_values_count(name, alarm)
+
+
+def _late_values_count(name: str, alarm: Mapping[str, Any]) -> Iterator[str]:
+    """FILL also fills the newest period while its metrics are late. CloudWatch's guide advises "M out of N" then."""
+    if int(alarm.get("DatapointsToAlarm", alarm["EvaluationPeriods"])) >= int(alarm["EvaluationPeriods"]):
+        yield f"{name}: one period whose metrics are late, and so filled with 0, would keep the alarm from going off"
 
 
 def metrics_of(alarm: Mapping[str, Any]) -> Iterator[tuple[str, list[Mapping[str, str]]]]:
