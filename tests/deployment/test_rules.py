@@ -193,9 +193,13 @@ def log_queries(document: Template) -> None:
     settings["Format"] = settings["Format"].replace("$context.path", "$context.path$context.querystring")
 
 
-def unmeasured(document: Template) -> None:
-    widget = resource(document, "Dashboard")["DashboardBody"]
-    widget["Fn::Sub"] = widget["Fn::Sub"].replace("Refusals", "Refused")
+def on_the_dashboard(before: str, after: str) -> Mutation:
+    def mutate(document: Template) -> None:
+        body = resource(document, "Dashboard")["DashboardBody"]
+        assert before in body["Fn::Sub"]
+        body["Fn::Sub"] = body["Fn::Sub"].replace(before, after)
+
+    return mutate
 
 
 def lifetime(policy: str, value: str) -> Mutation:
@@ -473,7 +477,14 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
         "dead letters unwatched": lambda t: t["Resources"].pop("ChangesDeadLettersAlarm"),
     },
     "the_dashboard_shows_every_metric": {
-        "metric renamed": unmeasured,
+        "metric renamed": on_the_dashboard("Refusals", "Refused"),
+    },
+    "each_stack_measures_itself": {
+        "functions of all stacks count as one": lambda t: t["Globals"]["Function"]["Environment"]["Variables"].update(
+            POWERTOOLS_SERVICE_NAME="simplestreams"
+        ),
+        "the dashboard shows another stack": on_the_dashboard('"service", "${AWS::StackName}"', '"service", "other"'),
+        "the dashboard searches all stacks": on_the_dashboard('service=\\"${AWS::StackName}\\" ', ""),
     },
     "two_stacks_fit_into_an_account": {
         "schedule with a name of SAM's": lambda t: resource(t, "MaintainFunction")["Events"]["Reconcile"][

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from gates.stack import Stack
+from gates.stack import IDENTITY, Stack
 from tests.support.deployment.rules.functions import follows, functions_of, has_views, makes_deltas
 from tests.support.deployment.rules.registry import differ, rule, stack_arn
 
@@ -51,11 +51,11 @@ def alarms_notify_somebody(stack: Stack) -> Iterator[str]:
     }
     expected |= {
         ("5xx", "images-UploadsApi"),
-        ("UploadToListedSeconds", "simplestreams"),
-        ("UnreadableRecords", "simplestreams"),
+        ("UploadToListedSeconds", IDENTITY.stack_name),
+        ("UnreadableRecords", IDENTITY.stack_name),
     }
     if follows(stack):
-        expected |= {(metric, "simplestreams") for metric in ("MirrorLagSeconds", "UpstreamsRefused")}
+        expected |= {(metric, IDENTITY.stack_name) for metric in ("MirrorLagSeconds", "UpstreamsRefused")}
     if "EdgeErrorsAlarmCommand" not in stack.outputs:
         expected |= {("5xxErrorRate", "images-Distribution")}
     yield from (f"nothing watches {metric} of {name}" for metric, name in sorted(expected - watched))
@@ -100,3 +100,22 @@ def the_dashboard_shows_every_metric(stack: Stack) -> Iterator[str]:
     ):
         if question not in body:
             yield f"the dashboard does not ask: {question}"
+
+
+@rule
+def each_stack_measures_itself(stack: Stack) -> Iterator[str]:
+    """Stacks of one account and region share the namespace of the metrics; the dimension `service` tells them apart."""
+    name = IDENTITY.stack_name
+    for logical_id, function in stack.of_type("AWS::Lambda::Function").items():
+        found = function["Environment"]["Variables"].get("POWERTOOLS_SERVICE_NAME")
+        yield from differ(f"{logical_id} counts for", found, name)
+    shown = [
+        metric
+        for widget in json.loads(stack.properties("Dashboard")["DashboardBody"])["widgets"]
+        for metric in widget["properties"].get("metrics", ())
+    ]
+    for metric in (m for m in shown if m[0] == "Simplestreams"):
+        yield from differ(f"the dashboard's {metric[1]} is of", metric[2:4], ["service", name])
+    for expression in (m[0]["expression"] for m in shown if isinstance(m[0], Mapping)):
+        if f'service="{name}"' not in expression:
+            yield f"the dashboard's {expression} also finds the metrics of other stacks"
