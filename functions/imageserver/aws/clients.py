@@ -25,6 +25,15 @@ _CONFIG: Final = Config(
 )
 
 
+def _small_calls(answer_s: int) -> Config:
+    """Return the settings of a client whose calls are answered at once. boto3 alone would wait 60 s for each try.
+
+    A try that waits so long would outlive a request to the API, and a message would be delivered again while a
+    `queues.Hold` waits to keep it hidden.
+    """
+    return Config(retries={"mode": "standard", "max_attempts": 3}, connect_timeout=3, read_timeout=answer_s)
+
+
 def s3_client() -> S3Client:
     """Return a client for S3 in the function's region, or at AWS_ENDPOINT_URL_S3."""
     return boto3.client("s3", config=_CONFIG)
@@ -33,10 +42,10 @@ def s3_client() -> S3Client:
 @cache
 def sqs_client() -> SQSClient:
     """Return a client for SQS in the function's region."""
-    return boto3.client("sqs")
+    return boto3.client("sqs", config=_small_calls(answer_s=5))
 
 
 @cache
 def cloudfront_client() -> CloudFrontClient:
     """Return a client for CloudFront, made when it is first asked for."""
-    return boto3.client("cloudfront")
+    return boto3.client("cloudfront", config=_small_calls(answer_s=10))
