@@ -173,7 +173,7 @@ FOLLOWING: Final[Mapping[str, set[Call]]] = {
         | TRACE
     ),
     "CopyRole": (
-        _may(["s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"], IMAGES)
+        _may(["s3:PutObject", "s3:AbortMultipartUpload"], IMAGES)
         | _may(["s3:GetObject"], ["mirrors/mirrors.json", "mirrors/refused", *COPYING])
         | _may(["s3:PutObject"], ["mirrors/refused", *COPYING])
         | _may(["s3:DeleteObject"], COPYING)
