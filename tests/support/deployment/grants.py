@@ -225,7 +225,7 @@ MAKING_DELTAS: Final[Mapping[str, set[Call]]] = {
 
 
 KEEPING_FETCHED: Final[Mapping[str, set[Call]]] = {
-    "MaintainRole": _may(["s3:GetObject"], ["access logs"]) | _may(["s3:ListBucket"], ["access logs"]),
+    "MaintainRole": _may(["s3:GetObject"], ["access logs"]) | _may(["s3:ListBucket"], ["access logs", "LogsBucket"]),
 }
 """More grants of maintain if retention reads the access logs."""
 
