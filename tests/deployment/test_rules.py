@@ -390,6 +390,9 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
         "handler misspelled": put("DigestFunction", "Handler", to="imageserver.handlers.digest.handle"),
         "handler nowhere": put("DigestFunction", "Handler", to="imageserver.handlers.digests.handler"),
     },
+    "the_log_of_the_function_is_deleted_after_it": {
+        "deleted at the same time": lambda t: t["Resources"]["ViewFunction"]["Metadata"].pop("WaitsFor"),
+    },
     "the_bucket_answers_the_edge_alone": {
         "no OAC on the origin": remove("Distribution", "DistributionConfig.Origins.0.OriginAccessControlId"),
         "OAC does not sign": put("OriginAccessControl", "OriginAccessControlConfig.SigningBehavior", to="never"),

@@ -60,6 +60,14 @@ def the_function_decides_each_request(stack: Stack) -> Iterator[str]:
 
 
 @rule
+def the_log_of_the_function_is_deleted_after_it(stack: Stack) -> Iterator[str]:
+    """Lines that arrive after the group is deleted would make CloudFront create it again, and block the next stack."""
+    waits = stack.raw["Resources"]["ViewFunction"].get("Metadata", {}).get("WaitsFor", {})
+    if {"Ref": "ViewLogs"} not in waits.get("Fn::If", []):
+        yield "ViewFunction must refer to ViewLogs, or the group may be deleted before the function"
+
+
+@rule
 def the_bucket_answers_the_edge_alone(stack: Stack) -> Iterator[str]:
     control = stack.of_type("AWS::CloudFront::OriginAccessControl")
     for origin in edge(stack)["Origins"]:
