@@ -247,6 +247,24 @@ def test_a_breaking_change_is_refused_before_the_stack_is_changed(
         deployments.run("sam deploy")
 
 
+@pytest.mark.parametrize(
+    ("name", "is_taken"),
+    [
+        ("images.example.org", True),
+        ("images.example.museum", True),
+        ("bilder.xn--mnchen-3ya.de", True),
+        ("xn--80aaxitdbjk.xn--p1ai", True),  # a top-level domain of Cyrillic letters
+        ("images.example.xn--p1ai-", False),
+        ("images.example.123", False),
+        ("images", False),
+        ("Images.example.org", False),
+        ("images.example.org.", False),
+    ],
+)
+def test_a_domain_name_of_any_top_level_domain_is_taken(name: str, is_taken: bool) -> None:
+    assert bool(re.search(DECLARED["DomainName"]["AllowedPattern"], name)) == is_taken
+
+
 NAMES = st.text(st.sampled_from('aé*/:@ {}[],"\\\n'), min_size=1, max_size=5)
 CALLERS = st.builds(str.__add__, st.sampled_from(["", "repo:", "project_path:", "arn:"]), NAMES)
 PUBLISHERS = st.dictionaries(CALLERS, st.lists(NAMES, max_size=3), max_size=3)
