@@ -272,6 +272,28 @@ def test_a_download_of_another_size_leaves_no_object(deployment: Deployment, sit
     assert json.loads(admin(site[1], "--into", "images-other", "--yes", code=1).stdout)["copied"] == 1
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_a_file_whose_size_the_catalog_does_not_state_is_imported(
+    deployment: Deployment, site: tuple[Path, str], way: Way
+) -> None:
+    flat(site[0], size=None)
+    source = way(deployment, *site)
+    would = json.loads(admin(source, "--into", "images-other", code=1).stdout)
+    assert would["bytes"] > len(IMAGE["lxd.tar.xz"]) + len(IMAGE["rootfs.squashfs"]), would
+    assert json.loads(admin(source, "--into", "images-other", "--yes", code=1).stdout)["copied"] == 3
+    assert deployment.store.read(f"{HERE}/rootfs.squashfs").body == IMAGE["rootfs.squashfs"]  # type: ignore[union-attr]
+
+
+def test_a_file_without_a_size_that_the_server_does_not_have_is_reported(
+    deployment: Deployment, site: tuple[Path, str]
+) -> None:
+    items = flat(site[0], size=None)
+    (site[0] / items["rootfs.squashfs"]["path"]).unlink()
+    done = json.loads(admin(site[1], "--into", "images-other", "--yes", code=1).stdout)
+    expected = "is in the catalog without a size, and the server answers 404 for it, expected its size in bytes"
+    assert any(expected in one for one in done["left out"]), done
+
+
 def test_links_are_refused_by_name(deployment: Deployment, tmp_path: Path) -> None:
     private = tmp_path / "private"
     private.mkdir()

@@ -11,7 +11,7 @@ their ftypes have here. A file whose path follows our layout keeps its name.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -145,11 +145,12 @@ def _versions(name: str, product: Product, target: ProductId, signed_by: str) ->
         if isinstance(version, str):
             yield LeftOut(full, version, target, id_, is_broken=True)
             continue
+        items = {item_name: item for item_name, item in sorted((version.items or {}).items()) if item}
         files: dict[str, UpstreamFile] = {}
-        for item_name, item in sorted(version.items.items()):
+        for item_name, item in items.items():
             if item.ftype not in _FILES:
                 continue  # manifests, checksums, disks of other clouds: neither LXD nor Incus reads them
-            file = _file(item, id_, _combined(item.ftype, version), signed_by)
+            file = _file(item, id_, _combined(item.ftype, items.values()), signed_by)
             if isinstance(file, str):
                 yield LeftOut(f"{full}/{item_name}", file, target)
             elif files.setdefault(file.key, file) != file:
@@ -167,37 +168,38 @@ _IMAGE_ROLES: Final = (file_kinds.Role.ROOT, file_kinds.Role.UNIFIED)
 
 def _file(item: Item, version: VersionId, combined: _Combined, signed_by: str) -> UpstreamFile | str:
     """Return a file and where it goes, or why it cannot be taken."""
-    if not _SHA256.fullmatch(item.sha256):
+    given, sha256 = item.path or "", item.sha256 or ""
+    if not _SHA256.fullmatch(sha256):
         return "has no sha256 in upstream's catalog: a copy could not be verified"
-    path = item.path.lstrip("/")
+    path = given.lstrip("/")
     if len(path) > _LONGEST_PATH:
         return f"lies at a path of {len(path):,} characters, expected at most {_LONGEST_PATH:,}"
     if len(combined) > _MOST_COMBINED:
         return f"has {len(combined):,} combined sha256s in upstream's catalog, expected at most {_MOST_COMBINED}"
     if not path or any(part in ("", ".", "..") for part in path.split("/")) or not path.isprintable():
-        return f"has the path {item.path[:200]!r}, which is not a path below upstream's address"
+        return f"has the path {given[:200]!r}, which is not a path below upstream's address"
     try:
         is_ours = parse_key(path).version == version
     except InvalidUpload:
         is_ours = False
     key = path
     if not is_ours:
-        file = _FILES[item.ftype].format(base=item.delta_base)
+        file = _FILES[item.ftype or ""].format(base=item.delta_base or "")
         try:
             check_file(file)
         except InvalidUpload as refusal:
             return f"has no place here: {refusal}"
         key = version.prefix + file
-    return UpstreamFile(path, key, item.sha256, item.size, combined, signed_by)
+    return UpstreamFile(path, key, sha256, item.size or 0, combined, signed_by)
 
 
-def _combined(ftype: str, version: Version) -> _Combined:
+def _combined(ftype: str, items: Collection[Item]) -> _Combined:
     """Return upstream's combined sha256s of a root of this ftype, each preceded by the sha256 of its metadata file."""
     if ftype not in file_kinds.ROOT_FTYPES:
         return ()
     stated = (
-        (item.sha256, getattr(item, documents.COMBINED_ATTRIBUTES[field]))
-        for item in version.items.values()
+        (item.sha256 or "", getattr(item, documents.COMBINED_ATTRIBUTES[field]) or "")
+        for item in items
         if item.ftype in file_kinds.METADATA_FTYPES.values()
         for field in file_kinds.combined_fields(ftype)
     )
@@ -226,7 +228,12 @@ def _overrides(product: Product, version: Version, target: ProductId) -> Overrid
         variant=_unless(product.variant, target.variant),
         version=product.version or "",
         label=version.label or "",
-        requirements={**(product.requirements or {}), **(product.lxd_requirements or {})},
+        requirements={
+            key: value
+            for stated in (product.requirements, product.lxd_requirements)
+            for key, value in (stated or {}).items()
+            if value is not None
+        },
         supported=product.supported,
         support_eol=product.support_eol or "",
     )

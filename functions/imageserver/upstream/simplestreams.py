@@ -1,7 +1,8 @@
 """The documents of another image server, read one product at a time and as leniently as clients read them.
 
 Shapes are those of shared/simplestreams/products.go of LXD and Incus. What cannot be read is reported by name, and
-its neighbours are still read.
+its neighbours are still read. Each value may be null, which Go reads as an absent field: a size that upstream does not
+state, or a product without versions.
 
 A document is in memory once. Its products stay slices of it until each is read: 205 MB with 70,000 products took 10 MB
 more, a million empty products in 59 MB took 174 MB more. A streaming parser would not keep the body in memory, but it
@@ -23,36 +24,36 @@ LARGEST_DOCUMENT_BYTES = 512 << 20
 
 
 _Size = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
-"""Bytes, as many as clients can count; 0 where upstream does not say."""
+"""Bytes, as many as clients can count; 0 where upstream does not say, since clients only show it."""
 
 
 class Item(msgspec.Struct, frozen=True):
     """One file of a version."""
 
-    ftype: str = ""
-    path: str = ""
-    sha256: str = ""
-    size: _Size = 0
-    delta_base: str = ""
-    combined_sha256: str = ""
-    combined_rootxz_sha256: str = ""
-    combined_squashfs_sha256: str = ""
-    combined_disk_kvm: str = msgspec.field(default="", name="combined_disk-kvm-img_sha256")
-    combined_disk1: str = msgspec.field(default="", name="combined_disk1-img_sha256")
-    combined_uefi1: str = msgspec.field(default="", name="combined_uefi1-img_sha256")
+    ftype: str | None = None
+    path: str | None = None
+    sha256: str | None = None
+    size: _Size | None = None
+    delta_base: str | None = None
+    combined_sha256: str | None = None
+    combined_rootxz_sha256: str | None = None
+    combined_squashfs_sha256: str | None = None
+    combined_disk_kvm: str | None = msgspec.field(default=None, name="combined_disk-kvm-img_sha256")
+    combined_disk1: str | None = msgspec.field(default=None, name="combined_disk1-img_sha256")
+    combined_uefi1: str | None = msgspec.field(default=None, name="combined_uefi1-img_sha256")
 
 
 class Version(msgspec.Struct, frozen=True):
     """One version of a product."""
 
-    items: dict[str, Item] = {}
+    items: dict[str, Item | None] | None = None
     label: str | None = None
 
 
 class Product(msgspec.Struct, frozen=True):
     """One product; each of its versions stays raw until it is read."""
 
-    versions: dict[str, msgspec.Raw] = {}
+    versions: dict[str, msgspec.Raw] | None = None
     aliases: str | None = None
     arch: str | None = None
     os: str | None = None
@@ -61,19 +62,19 @@ class Product(msgspec.Struct, frozen=True):
     release_codename: str | None = None
     variant: str | None = None
     version: str | None = None
-    requirements: dict[str, str] | None = None
-    lxd_requirements: dict[str, str] | None = None
+    requirements: dict[str, str | None] | None = None
+    lxd_requirements: dict[str, str | None] | None = None
     supported: bool | None = None
     support_eol: str | None = None
 
 
 class _Entry(msgspec.Struct):
-    datatype: str = ""
-    path: str = ""
+    datatype: str | None = None
+    path: str | None = None
 
 
 class _Index(msgspec.Struct):
-    index: dict[str, _Entry] = {}
+    index: dict[str, _Entry | None] | None = None
 
 
 class _Products(msgspec.Struct):
@@ -87,8 +88,8 @@ class _Dated(msgspec.Struct):
 _index = msgspec.json.Decoder(_Index)
 _products = msgspec.json.Decoder(_Products)
 _dated = msgspec.json.Decoder(_Dated)
-_product = msgspec.json.Decoder(Product)
-_version = msgspec.json.Decoder(Version)
+_product = msgspec.json.Decoder(Product | None)
+_version = msgspec.json.Decoder(Version | None)
 _UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
 
 
@@ -98,10 +99,10 @@ def products_paths(index: bytes) -> list[str]:
     A signed index names the signed form of a document, `.sjson`; the path returned is that of the unsigned form.
     """
     try:
-        entries = _index.decode(index).index.values()
+        entries = (_index.decode(index).index or {}).values()
     except _UNREADABLE as error:
         raise UpstreamRefused(f"its index cannot be read ({error}), expected streams/v1/index.json") from error
-    found = {entry.path for entry in entries if entry.datatype == DOWNLOADS and entry.path}
+    found = {entry.path for entry in entries if entry and entry.datatype == DOWNLOADS and entry.path}
     return sorted(f"{path.removesuffix('.sjson')}.json" if path.endswith(".sjson") else path for path in found)
 
 
@@ -113,7 +114,7 @@ def products(document: bytes) -> Iterator[tuple[str, Product | str]]:
         raise UpstreamRefused(f"its products document cannot be read: {error}") from error
     for name in sorted(raw):
         try:
-            yield name, _product.decode(raw[name])
+            yield name, _product.decode(raw[name]) or Product()
         except _UNREADABLE as error:
             yield name, f"cannot be read: {error}"
 
@@ -138,8 +139,9 @@ def updated(document: bytes) -> datetime | None:
 
 def versions(product: Product) -> Iterator[tuple[str, Version | str]]:
     """Yield each version of a product by its name, oldest name first, or why it cannot be read."""
-    for name in sorted(product.versions):
+    raw = product.versions or {}
+    for name in sorted(raw):
         try:
-            yield name, _version.decode(product.versions[name])
+            yield name, _version.decode(raw[name]) or Version()
         except _UNREADABLE as error:
             yield name, f"cannot be read: {error}"

@@ -7,7 +7,7 @@ its fingerprint, and bytes that differ from the catalog are refused with the rea
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -33,6 +33,7 @@ from imageserver.upstream.simplestreams import LARGEST_DOCUMENT_BYTES, products_
 
 TIMEOUT_S: Final = (10, 60)
 """To connect, and between two chunks of an answer."""
+_AS_IT_IS: Final = {"Accept-Encoding": "identity"}
 _RETRIES: Final = Retry(total=5, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), raise_on_status=False)
 
 
@@ -191,6 +192,13 @@ class Web:
             return body.getvalue()
 
     def file(self, file: UpstreamFile) -> File | LeftOut:
+        if not file.size_bytes:  # not every catalog states it; clients only show it
+            with self.open(file.path, **_AS_IT_IS) as answer:
+                size = answer.headers.get("Content-Length", "")
+                if answer.status_code != requests.codes.ok or not size.isdecimal():
+                    why = f"is in the catalog without a size, and the server answers {answer.status_code} for it"
+                    return LeftOut(file.path, f"{why}, expected its size in bytes (Content-Length)")
+            file = replace(file, size_bytes=int(size))
         return File(file.key, file.size_bytes, Download(self, file), file.sha256, file.path)
 
     def open(self, path: str, **headers: str) -> requests.Response:
@@ -231,7 +239,7 @@ class Download:
     file: UpstreamFile
 
     def create(self, deployment: Deployment, file: File, advance: Advance) -> None:
-        with self.web.open(self.file.path, **{"Accept-Encoding": "identity"}) as answer:
+        with self.web.open(self.file.path, **_AS_IT_IS) as answer:
             self.web.check(answer, self.file.path)
             upload(deployment, _VerifiedBody(answer, self.file), file, advance)
 

@@ -181,6 +181,58 @@ def test_a_root_with_more_combined_sha256s_than_its_message_can_hold_is_reported
 
 
 @pytest.mark.parametrize(
+    "field", ["size", "delta_base", "combined_sha256", "combined_squashfs_sha256", "combined_disk-kvm-img_sha256"]
+)
+def test_a_field_of_a_file_that_is_null_is_read_as_an_absent_one(field: str) -> None:
+    items = split("flat")
+    for one in items.values():
+        one[field] = None
+    found = only(document({NOBLE: product({DAY: items})}))
+    assert [file.key.rpartition("/")[2] for file in found.files] == ["lxd.tar.xz", "rootfs.squashfs"]
+    assert {file.size_bytes for file in found.files} == {0 if field == "size" else 7}
+
+
+@pytest.mark.parametrize("field", ["ftype", "path", "sha256"])
+def test_a_file_without_what_it_needs_is_left_out_whether_the_field_is_null_or_absent(field: str) -> None:
+    def reasons(change: dict[str, Any]) -> dict[str, str]:
+        items = {**split("flat"), "disk": {**item("disk-kvm.img", "flat/disk", C), **change}}
+        if not change:
+            del items["disk"][field]
+        return left_out(document({NOBLE: product({DAY: items})}))
+
+    assert reasons({field: None}) == reasons({})
+
+
+@pytest.mark.parametrize(
+    ("products", "names"),
+    [
+        ({"x": None}, []),
+        ({"x": {**product({}), "versions": None}}, []),
+        ({"x": product({DAY: split("x")}) | {"versions": {DAY: None}}}, [f"x/{DAY}"]),
+        ({"x": product({DAY: split("x")}) | {"versions": {DAY: {"items": None}}}}, [f"x/{DAY}"]),
+        ({"x": product({DAY: {"null": None}})}, [f"x/{DAY}"]),
+    ],
+)
+def test_what_is_null_in_a_document_lists_nothing_and_leaves_its_neighbours(
+    products: dict[str, Any], names: list[str]
+) -> None:
+    body = document({**products, NOBLE: product({DAY: {**split("flat"), "null": None}})})
+    assert len(keys_by_path(body)) == 2
+    about_x = [one for one in mapped(body, "images") if isinstance(one, LeftOut) and one.name != "x"]
+    assert [(one.name, one.reason, one.is_broken) for one in about_x] == [
+        (name, "lists no image that LXD or Incus reads", False) for name in names
+    ]
+
+
+def test_null_fields_of_a_product_and_a_version_override_nothing() -> None:
+    nothing = dict.fromkeys(("aliases", "release_title", "variant", "version", "requirements", "supported"))
+    body = document({NOBLE: {**product({}), **nothing, "versions": {DAY: {"label": None, "items": split("flat")}}}})
+    assert metadata_json(only(body).overrides) == b'{"os":"Ubuntu"}'
+    body = document({NOBLE: product({DAY: split("flat")}, os=None, requirements={"secureboot": None, "x": "y"})})
+    assert metadata_json(only(body).overrides) == b'{"requirements":{"x":"y"}}'
+
+
+@pytest.mark.parametrize(
     ("products", "name", "reason"),
     [
         (
@@ -226,7 +278,7 @@ def test_an_unreadable_index_is_refused(body: bytes) -> None:
 
 
 def test_an_empty_index_lists_nothing() -> None:
-    assert simplestreams.products_paths(b"{}") == []
+    assert simplestreams.products_paths(b"{}") == simplestreams.products_paths(b'{"index": null}') == []
 
 
 def test_an_index_gives_the_documents_that_clients_read() -> None:
@@ -236,6 +288,9 @@ def test_an_index_gives_the_documents_that_clients_read() -> None:
             "images": {"datatype": "image-downloads", "path": "streams/v1/images.json", "products": []},
             "again": {"datatype": "image-downloads", "path": "streams/v1/images.json"},
             "nowhere": {"datatype": "image-downloads"},
+            "null path": {"datatype": "image-downloads", "path": None},
+            "null datatype": {"datatype": None, "path": "streams/v1/null.json"},
+            "null": None,
         }
     }
     assert simplestreams.products_paths(json.dumps(index).encode()) == ["streams/v1/images.json"]
