@@ -1,8 +1,9 @@
 """SHA256SUMS in every form that the usual tools write: sha256sum, shasum, BSD's sha256, openssl, signed with gpg."""
 
 import re
+from collections.abc import Sequence
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -22,6 +23,8 @@ _OTHER_ALGORITHM: Final = re.compile(
     r"BLAKE[23]\w*(-\d+)?|SKEIN\d+|SM3|CKSUM|SIZE) ?\(",
     re.IGNORECASE,
 )
+_BESIDE: Final = re.compile(r"(\.[/\\]+)*[^/\\]+")
+"""Matches a file in the folder of the list: `rootfs.squashfs`, `./rootfs.squashfs`."""
 _SIGNED: Final = "-----BEGIN PGP SIGNED MESSAGE-----"
 _SIGNATURE: Final = "-----BEGIN PGP SIGNATURE-----"
 _NAMED_AT_END: Final = re.compile(r"[\s*(/\\]([^\s*()/\\]+)\)?(?:\s*=.*)?$")
@@ -37,8 +40,14 @@ _MOST_OTHERS: Final = 100
 """Other names that are kept, to tell what the file is about."""
 
 
+class _Entry(NamedTuple):
+    number: int
+    path: str
+    sha256: str
+
+
 class Checksums(msgspec.Struct, frozen=True):
-    """The content of a SHA256SUMS: last part of a file's path -> lower-case hex digest.
+    """The content of a SHA256SUMS: name of a file -> lower-case hex digest.
 
     `unreadable` maps a file to a sentence about the unreadable line that names it. Nobody knows what the publisher
     meant, so the file is not served. For a line that names no file, the key is the SHA256SUMS itself.
@@ -50,27 +59,46 @@ class Checksums(msgspec.Struct, frozen=True):
 
 def parse_checksums(body: bytes, own_name: str) -> Checksums:
     """Read the file `own_name`; never raise. A second digest for one file makes that line unreadable."""
-    digests: dict[str, str] = {}
+    entries: list[_Entry] = []
     unreadable: dict[str, str] = {}
     for number, line in _lines(body):
         match = next(filter(None, (form.fullmatch(line) for form in _FORMS)), None)
-        file = match["file"] if match else ""
+        path = match["file"] if match else ""
         if match and match["escaped"]:
-            file = re.sub(r"\\.", lambda found: _ESCAPES.get(found[0], found[0]), file)
-        file = _base(file)
-        if match and (_NAME.fullmatch(file) or not _known(line)):
-            sha256 = match["sha256"].lower()
-            if digests.setdefault(file, sha256) != sha256:
-                unreadable[file] = f"line {number} gives {_short(file)} another sha256 than an earlier line"
+            path = re.sub(r"\\.", lambda found: _ESCAPES.get(found[0], found[0]), path)
+        if match and (_NAME.fullmatch(_base(path)) or not _known(line)):
+            entries.append(_Entry(number, path, match["sha256"].lower()))
         elif not _OTHER_ALGORITHM.match(line):
             sentence = f"line {number} is {_short(line)}, expected a sha256, two spaces and a file name"
             unreadable |= dict.fromkeys(_named(line) or (own_name,), sentence)
+    sums = _resolved(entries)
+    unreadable |= sums.unreadable
     if len(unreadable) > _MOST_UNREADABLE:
         count = (
             f"{len(unreadable):,} of its lines cannot be read, expected a sha256, two spaces and a file name in each"
         )
         return Checksums({}, {own_name: count})
-    return _within_limits(Checksums(digests, unreadable), own_name)
+    return _within_limits(Checksums(sums.digests, unreadable), own_name)
+
+
+def _resolved(entries: Sequence[_Entry]) -> Checksums:
+    """Return the digest of each file name.
+
+    A line that names a file beside the list is about that file, and lines with the same name in a folder are about
+    others. If all lines with a name give a folder, nobody knows which folder became the version: they must agree.
+    """
+    beside = {_base(entry.path) for entry in entries if _BESIDE.fullmatch(entry.path)}
+    digests: dict[str, str] = {}
+    differing: dict[str, str] = {}
+    for entry in entries:
+        file = _base(entry.path)
+        if file in beside and not _BESIDE.fullmatch(entry.path):
+            continue
+        if digests.setdefault(file, entry.sha256) != entry.sha256:
+            differing[file] = f"line {entry.number} gives {_short(file)} another sha256 than an earlier line"
+            if file not in beside:
+                differing[file] += ", and no line names it without a folder"
+    return Checksums(digests, differing)
 
 
 def _within_limits(sums: Checksums, own_name: str) -> Checksums:

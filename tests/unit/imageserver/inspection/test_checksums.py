@@ -98,11 +98,47 @@ def test_lines_of_other_algorithms_are_ignored(other: str) -> None:
         (f"{SUM}rootfs.squashfs", f"{SUM}rootfs.squashfs"),
         ("<html>not found</html>", "SHA256SUMS"),
         (SUM, SUM),
-        (f"{SUM}  rootfs.squashfs\n{OTHER}  other/rootfs.squashfs", "rootfs.squashfs"),
+        (f"{SUM}  rootfs.squashfs\n{OTHER}  ./rootfs.squashfs", "rootfs.squashfs"),
+        (f"{SUM}  vm/rootfs.squashfs\n{OTHER}  container/rootfs.squashfs", "rootfs.squashfs"),
     ],
 )
 def test_an_unreadable_line_is_attributed_to_the_file_it_names(line: str, file: str) -> None:
     assert list(parse_checksums(line.encode(), "SHA256SUMS").unreadable) == [file]
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        f"{SUM}  rootfs.squashfs", f"{SUM}  ./rootfs.squashfs", f"{SUM} *rootfs.squashfs", f"{SUM} *./rootfs.squashfs",
+        f"{SUM} *.\\rootfs.squashfs", f"SHA256 (rootfs.squashfs) = {SUM}", f"SHA256 (./rootfs.squashfs) = {SUM}",
+        f"{SUM}  .//rootfs.squashfs", f"{SUM}  ././rootfs.squashfs",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "elsewhere",
+    ["vm/rootfs.squashfs", "./vm/rootfs.squashfs", "/srv/rootfs.squashfs", "../rootfs.squashfs", "vm\\rootfs.squashfs"],
+)
+def test_a_line_that_names_a_file_beside_the_list_counts_before_lines_that_give_a_folder(
+    beside: str, elsewhere: str
+) -> None:
+    other = f"{OTHER}  {elsewhere}"
+    for lines in ([beside, other], [other, beside], [other, beside, f"{'e' * 64}  x/rootfs.squashfs"]):
+        assert digests("\n".join(lines).encode()) == {"rootfs.squashfs": SUM}
+
+
+def test_lines_that_all_give_a_folder_count_if_they_agree() -> None:
+    lines = [f"{SUM}  vm/rootfs.squashfs", f"{SUM}  container/rootfs.squashfs"]
+    assert digests("\n".join(lines).encode()) == {"rootfs.squashfs": SUM}
+    sums = parse_checksums("\n".join([*lines, f"{OTHER}  x/rootfs.squashfs"]).encode(), "SHA256SUMS")
+    assert sums.unreadable == {
+        "rootfs.squashfs": "line 3 gives 'rootfs.squashfs' another sha256 than an earlier line, and no line names it "
+        "without a folder"
+    }
+
+
+def test_an_unreadable_line_refuses_its_file_beside_a_readable_one() -> None:
+    sums = parse_checksums(f"{SUM}  rootfs.squashfs\n{SUM[1:]}  vm/rootfs.squashfs\n".encode(), "SHA256SUMS")
+    assert list(sums.unreadable) == ["rootfs.squashfs"]
 
 
 def test_a_list_full_of_unreadable_lines_confirms_nothing() -> None:
@@ -213,14 +249,27 @@ def test_an_unreadable_line_of_any_shape_refuses_the_file_it_names(system: Syste
     assert (record.state, reasons_of(record, "error")[0][0]) == ("invalid", "rootfs.squashfs")
 
 
+@pytest.mark.parametrize(("prefix", "other"), [("", "./"), ("", ""), ("amd64/", "arm64/")])
 @pytest.mark.parametrize("first", ["right", "wrong"])
-def test_two_digests_of_one_file_are_reported_in_either_order(system: System, first: str) -> None:
+def test_two_digests_of_one_file_are_reported_in_either_order(
+    system: System, first: str, prefix: str, other: str
+) -> None:
     files = images.split_image()
-    lines = [right(files), f"{SUM}  arm64/rootfs.squashfs\n"]
+    lines = [right(files, prefix), f"{SUM}  {other}rootfs.squashfs\n"]
     record = uploaded(system, "".join(lines if first == "right" else lines[::-1]), files)
     ((file, sentence),) = reasons_of(record, "error")
     assert file == "rootfs.squashfs"
     assert "gives 'rootfs.squashfs' another sha256 than an earlier line" in sentence
+
+
+def test_a_list_of_a_tree_confirms_the_files_beside_it_and_refuses_a_wrong_one(system: System) -> None:
+    files = images.split_image()
+    vm = f"{SUM}  vm/lxd.tar.xz\n{SUM}  vm/rootfs.squashfs\n"
+    record = uploaded(system, vm + right(files), files)
+    assert (record.state, record.reasons) == ("complete", ())
+    wrong = right({"lxd.tar.xz": files["lxd.tar.xz"]}) + f"{SUM}  rootfs.squashfs\n" + right(files, "vm/")
+    ((file, sentence),) = reasons_of(uploaded(System(), wrong, files), "error")
+    assert (file, f"expected {SUM} as SHA256SUMS says" in sentence) == ("rootfs.squashfs", True)
 
 
 def test_a_name_with_control_or_bidirectional_characters_is_escaped(system: System) -> None:
