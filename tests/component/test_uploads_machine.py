@@ -95,6 +95,25 @@ def test_a_machine_is_split_without_a_second_copy_of_its_disk(
     assert system.status(version)["fingerprints"] == [hashlib.sha256(metadata + disk).hexdigest()]
 
 
+def test_a_list_that_covers_the_tarball_covers_the_files_that_it_is_split_into(
+    system: upload_api.System, tmp_path: Path
+) -> None:
+    tarball = machine(tmp_path / "vm.tarball", images.qcow2())
+    sums = tmp_path / "SHA256SUMS"
+    for product, sha256 in (("right", hashlib.sha256(tarball.read_bytes()).hexdigest()), ("wrong", "f" * 64)):
+        sums.write_text(f"{sha256}  {tarball.name}\n{'e' * 64}  vm/{tarball.name}\n")
+        done = upload(system, tmp_path, f"machine/{product}", tarball, sums)
+        version = f"images/machine/{product}/amd64/default/{NAME}"
+        if product == "wrong":
+            assert done.returncode == 3
+            assert f", expected {sha256} as {sums} says; export it again" in done.stderr
+            assert system.stored(f"{version}/disk.qcow2") is None
+            continue
+        system.ingest(version)
+        status = system.status(version)
+        assert (status["status"], status["reasons"]) == ("listed", [])
+
+
 def test_a_whole_machine_is_uploaded_as_it_is(system: upload_api.System, tmp_path: Path) -> None:
     tarball = machine(tmp_path / "vm.tarball", images.qcow2())
     done = upload(system, tmp_path, "machine/whole", "--whole", tarball)

@@ -272,6 +272,21 @@ def test_a_metadata_json_and_options_for_one_are_refused(tmp_path: Path) -> None
     assert (done.returncode, "these would all be metadata.json, expected one of each kind" in done.stderr) == (3, True)
 
 
+def test_a_list_beside_a_folder_is_about_the_file_in_the_folder_if_that_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    (tmp_path / "vm").mkdir()
+    given = f"{FINGERPRINT}  a\n{SUM_OF_ROOT}  ./vm/a\n{SUM_OF_META}  a.tar.xz\n"
+    files = write(tmp_path, {"a.tar.xz": XZ, "vm/a": SQUASHFS, "SHA256SUMS": given.encode()})
+    sent = f"{SUM_OF_ROOT}  rootfs.squashfs\n{SUM_OF_META}  lxd.tar.xz\n"
+    monkeypatch.chdir(tmp_path)
+    for named in (files, [file.relative_to(tmp_path) for file in files]):
+        request = requested(named, "--version", "20261123_1000")
+        digests = {file["file"]: file["sha256"] for file in request["files"]}
+        assert digests["SHA256SUMS"] == hashlib.sha256(sent.encode()).hexdigest(), digests
+
+
 SUM_OF_META, SUM_OF_ROOT = (hashlib.sha256(body).hexdigest() for body in (XZ, SQUASHFS))
 OURS = f"{SUM_OF_META}  lxd.tar.xz\n{SUM_OF_ROOT}  rootfs.squashfs\n"
 
@@ -288,6 +303,12 @@ OURS = f"{SUM_OF_META}  lxd.tar.xz\n{SUM_OF_ROOT}  rootfs.squashfs\n"
             f"{OURS}{FINGERPRINT}  other.qcow2\n",
         ),
         (f"{SUM_OF_META}  meta-a.tar.xz\n{SUM_OF_ROOT}  a.squashfs\n{FINGERPRINT}  elsewhere/lxd.tar.xz\n", OURS),
+        (f"{FINGERPRINT}  vm/a.squashfs\n{SUM_OF_META}  meta-a.tar.xz\n{SUM_OF_ROOT}  ./a.squashfs\n", OURS),
+        (f"{SUM_OF_META}  meta-a.tar.xz\n{SUM_OF_ROOT} *.\\a.squashfs\n{FINGERPRINT} *vm\\a.squashfs\n", OURS),
+        (
+            f"{SUM_OF_META}  meta-a.tar.xz\n{SUM_OF_ROOT}  a/a.squashfs\n{FINGERPRINT}  vm/a.squashfs\n",
+            f"{OURS}{FINGERPRINT}  rootfs.squashfs\n",
+        ),  # the server says that it is ambiguous
         (
             f"{FINGERPRINT[:-1]}  a.squashfs\n",
             f"{FINGERPRINT[:-1]}  a.squashfs\n",
