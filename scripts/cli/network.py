@@ -13,10 +13,17 @@ from typing import Final
 import botocore.exceptions as aws
 
 from imageserver.errors import UpstreamRefused
+from imageserver.remote.connections import NO_TLS, speaks_no_tls
 
 LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 PROXY_LOGIN: Final = "the proxy wants a name and a password: https_proxy=http://USER:PASSWORD@HOST:PORT"
+ENDPOINT: Final = "AWS_ENDPOINT_URL, or endpoint_url of the profile"
+"""Where an operator names another S3 than that of AWS."""
 PROXY_REMEDY: Final = "check https_proxy, or name this host in no_proxy"
+FOREIGN: Final = (
+    f"that is no answer of AWS: check the address of S3 and its scheme ({ENDPOINT}), and whether something between "
+    "here and AWS answers in its place"
+)
 _CA_VARIABLES: Final = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
 """What boto3 reads; the first one wins."""
 _OTHER_CA_VARIABLES: Final = ("SSL_CERT_FILE", "CURL_CA_BUNDLE")
@@ -51,12 +58,14 @@ def refused_by_proxy(message: str) -> str:
 
 
 def remedy(error: BaseException) -> str:
-    """Return what to do about an error caused by the network's proxy or certificate authority; "" for any other."""
+    """Return what to do about an error caused by the network or by the address of S3; "" for any other."""
     if isinstance(error, aws.ProxyConnectionError):
         if "407" in str(error.kwargs.get("error")):
             return PROXY_LOGIN
         return PROXY_REMEDY
     if isinstance(error, aws.SSLError):
+        if speaks_no_tls(error):
+            return f"{NO_TLS} ({ENDPOINT})"
         if re.search("not yet valid|has expired", str(error)):
             return f"look at the clock of this machine ({datetime.now(UTC):%Y-%m-%dT%H:%MZ}) first"
         named = [(name, file) for name in (*_CA_VARIABLES, *_OTHER_CA_VARIABLES) if (file := os.environ.get(name))]
@@ -67,4 +76,11 @@ def remedy(error: BaseException) -> str:
                 return f"{name} is {file}, which does not hold the authority of this network's certificates"
             return f"boto3 does not read {name}; if the authority is in it: AWS_CA_BUNDLE={file}"
         return "if your network has its own certificate authority, name its PEM file in AWS_CA_BUNDLE"
-    return ""
+    return FOREIGN if isinstance(error, aws.ClientError) and _is_foreign(error) else ""
+
+
+def _is_foreign(error: aws.ClientError) -> bool:
+    """Return whether a status 400 came without anything of AWS in it, as a port that wants TLS answers."""
+    about = error.response.get("ResponseMetadata", {})
+    has_code = error.response.get("Error", {}).get("Code") not in (None, "", "400")
+    return about.get("HTTPStatusCode") == 400 and not has_code and not about.get("RequestId")

@@ -7,6 +7,7 @@ operator's own machine may use them: scripts/cli/admin/proxied.py.
 """
 
 import os
+import re
 import socket
 import ssl
 import threading
@@ -28,6 +29,15 @@ RESOLVED_S: Final = 60.0
 """How long the addresses of a name are used before it is resolved and checked again."""
 TIMEOUT: Final = urllib3.Timeout(connect=5, read=20)
 
+NO_TLS: Final = "what answers there does not speak TLS: correct the scheme of the address"
+WANTS_TLS: Final = "that port wants TLS: correct the scheme of the address"
+_NO_TLS: Final = re.compile("wrong.version.number|packet.length.too.long|unknown.protocol", re.IGNORECASE)
+"""Matches what the versions of OpenSSL say of an answer in another protocol."""
+_WANTS_TLS: Final = re.compile(
+    rb"plain HTTP request was sent to HTTPS port|HTTP request to an HTTPS server|plain HTTP to an SSL-enabled",
+)
+"""Matches what nginx, Go and Apache answer to a request without TLS."""
+
 Resolve = Callable[..., Any]
 """Has the parameters of socket.getaddrinfo."""
 
@@ -36,6 +46,16 @@ def default_trust() -> ssl.SSLContext:
     """Return the certificate authorities that AWS clients trust: those of an environment variable, or botocore's."""
     named = (os.environ.get(name) for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"))
     return _trusting(next(filter(None, named), None) or get_cert_path(True))
+
+
+def speaks_no_tls(error: BaseException) -> bool:
+    """Return whether a connection failed because what answered does not speak TLS. A later try fails too."""
+    return bool(_NO_TLS.search(str(error)))
+
+
+def wants_tls(body: bytes) -> bool:
+    """Return whether an answer with status 400 refuses a request because it came without TLS."""
+    return bool(_WANTS_TLS.search(body))
 
 
 @cache

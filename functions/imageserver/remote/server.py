@@ -25,7 +25,7 @@ from urllib3 import BaseHTTPResponse, Retry
 from urllib3.exceptions import HTTPError, InvalidHeader, SSLError
 
 from imageserver.errors import UpstreamChanged, UpstreamRefused, UpstreamUnavailable
-from imageserver.remote.connections import Connections
+from imageserver.remote.connections import NO_TLS, WANTS_TLS, Connections, speaks_no_tls, wants_tls
 from imageserver.upstream.addresses import host_of, joined
 from imageserver.upstream.mirrors import Mirror
 from imageserver.upstream.port import PART_BYTES, Document, Reading
@@ -34,6 +34,8 @@ from imageserver.upstream.simplestreams import LARGEST_DOCUMENT_BYTES
 AHEAD: Final = 2
 """Parts that may be fetched ahead of an unfinished one."""
 _SLICE_BYTES: Final = 1 << 20
+_START_BYTES: Final = 4096
+"""Read of a page that comes in place of a file."""
 _TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _LENGTH: Final = re.compile(r"\d{1,18}", re.ASCII)
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
@@ -144,7 +146,7 @@ class RemoteServer:
         """Return what `attempt` returns.
 
         Raise UpstreamUnavailable if every try failed or the server asks for too long a pause. Raise `untrusted` at once
-        if the certificate cannot be verified.
+        if the certificate cannot be verified, or what answers does not speak TLS.
         """
         for number in count(1):
             try:
@@ -353,6 +355,8 @@ def _size_of(response: BaseHTTPResponse, start: int, size_bytes: int) -> int:
 def _unexpected(response: BaseHTTPResponse, url: str, path: str) -> _TransientFailure | UpstreamRefused:
     """Return the error that an unexpected status means."""
     what = f"{host_of(url)} answers {response.status} for {path}"
+    if response.status == 400 and wants_tls(response.read(_START_BYTES, decode_content=False)):
+        return UpstreamRefused(f"{what}; {WANTS_TLS}")
     if response.status not in _TRANSIENT:
         return UpstreamRefused(what)
     asked = response.headers.get("Retry-After", "")
@@ -363,12 +367,12 @@ def _unexpected(response: BaseHTTPResponse, url: str, path: str) -> _TransientFa
 
 
 def _distrusted(error: Exception) -> str:
-    """Return why a server's certificate cannot be verified, and what to do about it; empty for another error."""
+    """Return why TLS fails for good, and what to do about it; empty for another error."""
     reason = error.args[0] if isinstance(error, SSLError) else None
-    if not isinstance(reason, ssl.SSLCertVerificationError):
-        return ""
-    helps = "if its authority is your own, name the PEM file in AWS_CA_BUNDLE"
-    return f"its certificate cannot be verified ({reason.verify_message}); {helps}"
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        helps = "if its authority is your own, name the PEM file in AWS_CA_BUNDLE"
+        return f"its certificate cannot be verified ({reason.verify_message}); {helps}"
+    return NO_TLS if reason and speaks_no_tls(reason) else ""
 
 
 def _why(error: Exception) -> str:

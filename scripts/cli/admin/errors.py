@@ -157,7 +157,7 @@ def _refused(error: Exception, root: ClientError) -> Fault:
         return Fault(what, OTHER_BUCKET, NOTHING)
     if code in _GONE:
         return Fault(what, "deploy the template again")
-    return Fault(what, AGAIN)
+    return Fault(what, network.remedy(root) or AGAIN)
 
 
 @contextmanager

@@ -5,18 +5,19 @@ its fingerprint, and bytes that differ from the catalog are refused with the rea
 """
 
 import hashlib
+import ssl
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self
 from urllib.parse import urlsplit
 
 import requests
 from botocore.exceptions import ClientError
 from requests.adapters import HTTPAdapter
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, SSLError
 from urllib3.util import Retry
 
 from cli import network
@@ -25,6 +26,7 @@ from cli.admin.transfer import Advance, Copy, File, Upload, Written, upload
 from imageserver.errors import InvalidUpload, UpstreamRefused
 from imageserver.format.documents import INDEX_KEY
 from imageserver.format.keys import ImageKey, VersionId, parse_key
+from imageserver.remote.connections import NO_TLS, WANTS_TLS, speaks_no_tls, wants_tls
 from imageserver.storage.port import ObjectInfo
 from imageserver.upstream.addresses import joined
 from imageserver.upstream.filters import Filter, chosen
@@ -34,7 +36,24 @@ from imageserver.upstream.simplestreams import LARGEST_DOCUMENT_BYTES, products_
 TIMEOUT_S: Final = (10, 60)
 """To connect, and between two chunks of an answer."""
 _AS_IT_IS: Final = {"Accept-Encoding": "identity"}
-_RETRIES: Final = Retry(total=5, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), raise_on_status=False)
+_START_BYTES: Final = 4096
+"""Read of a page that comes in place of a file."""
+
+
+class _Retries(Retry):
+    """Tries of one request. TLS that fails for good is not tried again."""
+
+    def increment(self, *arguments: Any, **about: Any) -> Self:
+        """Return what is left after a try. Raise MaxRetryError if nothing is."""
+        error = about.get("error")
+        cause = error.args[0] if isinstance(error, SSLError) and error.args else None
+        lasts = isinstance(cause, ssl.SSLCertVerificationError) or (cause is not None and speaks_no_tls(cause))
+        return Retry.increment(self.new(total=0) if lasts else self, *arguments, **about)
+
+
+_RETRIES: Final = _Retries(
+    total=5, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), raise_on_status=False
+)
 
 
 class Site(Protocol):
@@ -214,7 +233,9 @@ class Web:
     def check(self, answer: requests.Response, path: str) -> None:
         """Raise UpstreamRefused unless the answer is 200."""
         if answer.status_code != requests.codes.ok:
-            raise UpstreamRefused(f"{self.host} answers {answer.status_code} for {path}")
+            is_bad = answer.status_code == requests.codes.bad_request
+            why = f"; {WANTS_TLS}" if is_bad and wants_tls(answer.raw.read(_START_BYTES)) else ""
+            raise UpstreamRefused(f"{self.host} answers {answer.status_code} for {path}{why}")
 
     @property
     def host(self) -> str:
@@ -226,6 +247,8 @@ def _why(error: OSError) -> str:
     """Return the error, with what to set if the network caused it. The error's own words may hold a password."""
     if isinstance(error, requests.exceptions.ProxyError):
         return network.refused_by_proxy(str(error))
+    if speaks_no_tls(error):
+        return NO_TLS
     if isinstance(error, requests.exceptions.SSLError) or not isinstance(error, requests.RequestException):
         return "its certificate cannot be verified; name the PEM file of its authority in REQUESTS_CA_BUNDLE"
     return f"{type(error).__name__}; look at the address of that server, or try again in a minute"

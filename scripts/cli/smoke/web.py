@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from imageserver.remote.connections import NO_TLS, WANTS_TLS, speaks_no_tls, wants_tls
+
 TIMEOUT_S: Final = 30
 LARGEST_BODY_BYTES: Final = 512 * 1024 * 1024
 
@@ -58,7 +60,10 @@ class Web:
         body: bytes | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> Answer:
-        """Return the answer, whatever its status. Raise ConnectionError with the address if there is none."""
+        """Return the answer, whatever its status. Raise ConnectionError with the address if there is none.
+
+        The same if the port wants TLS, or speaks none.
+        """
         given = {"User-Agent": "simplestreams-smoke", **(headers or {})}
         request = urllib.request.Request(url, body, given, method=method)
         try:
@@ -66,6 +71,10 @@ class Web:
                 content = answer.read(LARGEST_BODY_BYTES)
                 if missing := int(answer.headers.get("content-length", len(content))) - len(content):
                     raise http.client.IncompleteRead(content, missing)
-                return Answer(answer.status, {name.lower(): value for name, value in answer.headers.items()}, content)
+                found = Answer(answer.status, {name.lower(): value for name, value in answer.headers.items()}, content)
         except (OSError, http.client.HTTPException) as error:
-            raise ConnectionError(f"{url.partition('?')[0]} does not answer: {error!r}") from error
+            why = f"; {NO_TLS}" if speaks_no_tls(error) else ""
+            raise ConnectionError(f"{url.partition('?')[0]} does not answer: {error!r}{why}") from error
+        if found.status == 400 and wants_tls(found.body):
+            raise ConnectionError(f"{url.partition('?')[0]} answers 400; {WANTS_TLS}")
+        return found
