@@ -11,7 +11,7 @@ import binascii
 import calendar
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from imageserver.errors import InvalidUpload
@@ -47,7 +47,8 @@ Type = Literal["mapping", "list", "text", "number", "fraction", "true or false",
 class Node:
     """One value as written.
 
-    Keys and values alternate in the children of a mapping; an alias is replaced by its target.
+    Keys and values alternate in the children of a mapping; an alias is replaced by its target. `earlier` is the value
+    that the same key had before, where it appears twice or is merged too.
     """
 
     kind: Literal["mapping", "list", "scalar"]
@@ -58,6 +59,16 @@ class Node:
     children: list["Node"] = field(default_factory=list)
     values: int = 1
     is_open: bool = False
+    earlier: "Node | None" = None
+
+    def given(self) -> list["Node"]:
+        """Return each value that the key has, the last one last. yaml.v2 decodes all of them, one over the other."""
+        values: list[Node] = []
+        node: Node | None = self
+        while node:
+            values.append(replace(node, earlier=None) if node.earlier else node)
+            node = node.earlier
+        return values[::-1]
 
     @property
     def type(self) -> Type:
@@ -90,8 +101,8 @@ class Reader:
     """Decodes nodes into fields, and collects a sentence for each mismatch instead of stopping at it.
 
     A field that is not there (None) counts as null. `mismatches` are values that no client takes. `newer`, and
-    duplicate keys in `twice`, are what only Incus 7.0 and later refuse. Paths are written for people:
-    `templates./etc/hostname.when`.
+    duplicate keys in `twice`, are what only Incus 7.0 and later refuse. Of several values of a key, the last one
+    counts, but each must have the right type. Paths are written for people: `templates./etc/hostname.when`.
     """
 
     mismatches: list[str] = field(default_factory=list)
@@ -100,8 +111,9 @@ class Reader:
 
     def text(self, node: Node | None, path: str) -> str | None:
         """Return the text of a scalar as written, empty for null; None for a list or a mapping."""
-        if node is None:
-            return ""
+        return [self._text(one, path) for one in node.given()][-1] if node else ""
+
+    def _text(self, node: Node, path: str) -> str | None:
         if node.kind != "scalar":
             self._mismatch(node, path, "a text")
             return None
@@ -120,7 +132,10 @@ class Reader:
 
     def number(self, node: Node | None, path: str, expected: str) -> int | None:
         """Return a whole number of 64 bits; 0 for null."""
-        if node is None or (found := node.type) == "null":
+        return [self._number(one, path, expected) for one in node.given()][-1] if node else 0
+
+    def _number(self, node: Node, path: str, expected: str) -> int | None:
+        if (found := node.type) == "null":
             return 0
         value = _number(node.text) if found in ("number", "fraction") else None
         if value is None or not -_LARGEST - 1 <= value <= _LARGEST:
@@ -132,8 +147,9 @@ class Reader:
 
     def flag(self, node: Node | None, path: str) -> bool | None:
         """Return true or false, in any of the words of YAML 1.1; False for null."""
-        if node is None:
-            return False
+        return [self._flag(one, path) for one in node.given()][-1] if node else False
+
+    def _flag(self, node: Node, path: str) -> bool | None:
         if node.type not in ("true or false", "null"):
             self._mismatch(node, path, "true or false without quotes")
             return None
@@ -151,56 +167,69 @@ class Reader:
 
     def texts(self, node: Node | None, path: str) -> list[str]:
         """Return a list of texts."""
-        items = self.items(node, path, "a list of texts")
-        read = [self.text(item, f"{path}[{place}]") for place, item in enumerate(items)]
+        read: list[str | None] = []
+        for one in node.given() if node else ():
+            items = self.items(one, path, "a list of texts")
+            read = [self.text(item, f"{path}[{place}]") for place, item in enumerate(items)]
         return [text for text in read if text is not None]
 
     def entries(self, node: Node | None, path: str, what: str = "a mapping") -> dict[str, Node]:
-        """Return key -> value of a mapping, merge keys included; none for null. Keys are texts as written."""
-        if node is None or node.type == "null":
-            return {}
-        if node.kind != "mapping":
-            self._mismatch(node, path, what)
-            return {}
+        """Return key -> value of a mapping, merge keys included; none for null. Keys are texts as written.
+
+        The entries of an earlier mapping under the same key stay, as in yaml.v2, until null removes them.
+        """
         entries: dict[str, Node] = {}
-        own: set[str] = set()
-        for name, value, is_own in self._pairs(node, path):
-            if is_own and name in own:
-                self.twice.append(f"`{joined(path, name)}` appears twice, again in line {value.line}")
-            if is_own or name not in own:
-                entries[name] = value
-            if is_own:
-                own.add(name)
+        for one in node.given() if node else ():
+            if one.type == "null":
+                entries = {}
+            elif one.kind != "mapping":
+                self._mismatch(one, path, what)
+            else:
+                for name, value in self._pairs(one, path):
+                    earlier = entries.get(name)
+                    entries[name] = replace(value, earlier=earlier) if earlier and earlier is not value else value
         return entries
 
     def text_map(self, node: Node | None, path: str) -> dict[str, str]:
         """Return a mapping of texts to texts."""
-        entries = self.entries(node, path, "a mapping of texts")
-        read = {name: self.text(value, joined(path, name)) for name, value in entries.items()}
+        read: dict[str, str | None] = {}
+        for one in node.given() if node else ():
+            entries = self.entries(one, path, "a mapping of texts")
+            new = {name: self.text(value, joined(path, name)) for name, value in entries.items()}
+            read = {} if one.type == "null" else read | new
         return {name: text for name, text in read.items() if text is not None}
 
-    def _pairs(self, node: Node, path: str) -> Iterator[tuple[str, Node, bool]]:
-        """Return name, value and whether the entry stands in the mapping itself; merged entries come first.
+    def _pairs(self, node: Node, path: str) -> Iterator[tuple[str, Node]]:
+        """Return name and value of each entry, merged entries first.
 
         Raise InvalidUpload for a merge key after a value of the same name: yaml.v2 takes the merged value, later
         versions the other.
         """
-        own: list[tuple[str, Node, bool]] = []
+        own: list[tuple[str, Node]] = []
         before: dict[str, Node] = {}
+        merges = 0
         for key, value in zip(node.children[::2], node.children[1::2], strict=True):
             if key.kind == "scalar" and key.text == "<<" and not key.quoted and not key.tag:
+                merges += 1
+                if merges == 2:
+                    self._note_twice("<<", path, key)
                 for merged in _merged(value):
-                    for inner, below, _ in self._pairs(merged, path):
+                    for inner, below in self._pairs(merged, path):
                         if (other := before.get(inner, below)) is not below and not _are_equal_scalars(other, below):
                             raise InvalidUpload(
                                 f"gives `{joined(path, inner)}` in line {other.line} and merges another behind it in "
                                 f"line {key.line}, of which clients take different ones; move `<<` to the front"
                             )
-                        yield inner, below, False
+                        yield inner, below
             elif (name := self.text(key, f"a key of {path}" if path else "a key")) is not None:
-                own.append((name, value, True))
+                if name in before:
+                    self._note_twice(name, path, value)
+                own.append((name, value))
                 before[name] = value
         yield from own
+
+    def _note_twice(self, name: str, path: str, again: Node) -> None:
+        self.twice.append(f"`{joined(path, name)}` appears twice, again in line {again.line}")
 
     def _note_old_word(self, node: Node, path: str) -> None:
         if node.tag == f"{_TAG}bool" and node.text.lower() not in ("true", "false"):

@@ -79,19 +79,24 @@ def _check_types(reader: Reader, fields: Mapping[str, Node]) -> None:
         reader.number(fields.get(name), name, _SECONDS)
     reader.text(fields.get("architecture"), "architecture")
     reader.text_map(fields.get("properties"), "properties")
-    for path, template in reader.entries(fields.get("templates"), "templates").items():
-        below = go_yaml.joined("templates", path)
-        if template.type == "null":  # a nil pointer in Go: the daemon panics
-            reader.mismatches.append(
-                f"{go_yaml.shown(template)} at `{below}` in line {template.line}, expected a mapping"
-            )
-            continue
-        entries = reader.entries(template, below)
-        for name in ("template", "uid", "gid", "mode"):
-            reader.text(entries.get(name), f"{below}.{name}")
-        reader.texts(entries.get("when"), f"{below}.when")
-        reader.flag(entries.get("create_only"), f"{below}.create_only")
-        reader.text_map(entries.get("properties"), f"{below}.properties")
+    templates = fields.get("templates")
+    for every in templates.given() if templates else ():
+        for path, template in reader.entries(every, "templates").items():
+            *_, last = given = template.given()  # each in a struct of its own: nothing of an earlier one stays
+            below = go_yaml.joined("templates", path)
+            for one in given:
+                _check_template(reader, one, below)
+            if last.type == "null":  # a nil pointer in Go: the daemon panics
+                reader.mismatches.append(f"{go_yaml.shown(last)} at `{below}` in line {last.line}, expected a mapping")
+
+
+def _check_template(reader: Reader, template: Node, below: str) -> None:
+    entries = reader.entries(template, below)
+    for name in ("template", "uid", "gid", "mode"):
+        reader.text(entries.get(name), f"{below}.{name}")
+    reader.texts(entries.get("when"), f"{below}.when")
+    reader.flag(entries.get("create_only"), f"{below}.create_only")
+    reader.text_map(entries.get("properties"), f"{below}.properties")
 
 
 def _check_architecture(reader: Reader, fields: Mapping[str, Node], arch: str) -> tuple[str, ...]:
@@ -129,7 +134,7 @@ def _applied_templates(reader: Reader, fields: Mapping[str, Node]) -> Iterator[t
     """Yield target, node and entries of each template that some event makes a daemon apply."""
     for path, node in reader.entries(fields.get("templates"), "templates").items():
         below = go_yaml.joined("templates", path)
-        entries = reader.entries(node, below)
+        entries = reader.entries(node.given()[-1], below)
         if _TRIGGERS.intersection(reader.texts(entries.get("when"), f"{below}.when")):
             yield path, node, entries
 

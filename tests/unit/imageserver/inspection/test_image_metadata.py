@@ -103,6 +103,10 @@ def test_no_message_is_endless_or_commands_a_terminal(more: str, name: str) -> N
         ("templates: {/a: {when: [start], template: 2024-01-01}}", "the date 2024-01-01 at `templates./a.template` in"),
         ("properties: {a: 1, a: 2}", "`properties.a` appears twice, again in line 2"),
         ("architecture: x86_64", "`architecture` appears twice"),
+        ("base: &b {a: b}\n<<: *b\n<<: *b", "`<<` appears twice, again in line 4"),
+        ("properties: {<<: {a: b, a: c}}", "`properties.a` appears twice, again in line 2"),
+        (HOSTNAME + "template: missing.tpl\ntemplates: ~", "`templates` appears twice"),
+        (HOSTNAME + "template: missing.tpl\n  /etc/hostname: {}", "`templates./etc/hostname` appears twice"),
         ("expiry_date: 1.5", "1.5 at `expiry_date` in line 2 is no whole number"),
     ],
 )
@@ -124,6 +128,18 @@ TARGETS = [
     ("//.", "makes a file '//.' of a template, expected the path of a file"),
 ]
 """Targets of a template: LXD and Incus open it below the root, or join the two paths."""
+
+
+TWICE = [
+    ("expiry_date: never\nexpiry_date: 1", "has the text 'never' at `expiry_date` in line 2"),
+    ("properties: {a: [b]}\nproperties: {a: b}", "has a list at `properties.a` in line 2"),
+    ("properties: {a: [b]}\nproperties: ~", "has a list at `properties.a` in line 2"),
+    ("templates: {/a: {when: [[b]]}}\ntemplates: {/a: {when: []}}", "has a list at `templates./a.when[0]`"),
+    ("templates: {/a: {uid: [1]}, /a: {}}", "has a list at `templates./a.uid` in line 2"),
+    (HOSTNAME + "template: missing.tpl\ntemplates: {}", "names the template 'missing.tpl'"),
+    ("base: &b {expiry_date: never}\n<<: *b\nexpiry_date: 1", "has the text 'never' at `expiry_date` in line 2"),
+]
+"""A key that is there twice: yaml.v2 decodes both values, and the entries of both mappings."""
 
 
 @pytest.mark.parametrize(
@@ -175,6 +191,7 @@ TARGETS = [
         (HOSTNAME + "template: hostname.tpl\n    uid: root", "gives a template the uid 'root', expected a number"),
         (HOSTNAME + "template: hostname.tpl\n    mode: rw-r--r--", "gives a template the mode 'rw-r--r--'"),
         ("x: &a [*a]", "uses the alias *a in line 2 inside itself"),
+        *((more, message) for more, message in TWICE),
         *(
             (f"templates:\n  {target}: {{when: [start], template: hostname.tpl}}", message)
             for target, message in TARGETS
