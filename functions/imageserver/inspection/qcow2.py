@@ -33,6 +33,7 @@ _SNAPSHOT_BYTES: Final = 40  # the smallest size of each, without variable parts
 _BITMAPS: Final = 0x23852875  # the type of a header extension
 _BITMAPS_FIELDS: Final = struct.Struct(">IIQQ")
 _SECTOR: Final = 512
+_LARGEST_OFFSET: Final = (1 << 63) - 1
 _UNKNOWN_BYTES: Final = 1 << 64  # more than any place in a header
 _HELD_BYTES: Final = 1 << 20
 _HELD_CLUSTERS: Final = 4  # of 2 MiB at most
@@ -153,7 +154,7 @@ def _check_tables(header: _Header, snapshots: int, snapshots_offset: int, size_b
         raise UnusableDisk(f"has {snapshots:,} snapshots by its header, QEMU takes {_MOST_SNAPSHOTS:,} at most")
     if snapshots_offset % header.cluster_bytes:
         raise UnusableDisk(f"has its table of snapshots at byte {snapshots_offset:,}, expected the start of a cluster")
-    if snapshots:
+    if snapshots or snapshots_offset > _LARGEST_OFFSET:
         _check_inside("table of snapshots", snapshots_offset, snapshots * _SNAPSHOT_BYTES, size_bytes)
     needed = -(-header.virtual_bytes // (header.cluster_bytes * header.l2_entries))
     if header.l1_entries < needed:

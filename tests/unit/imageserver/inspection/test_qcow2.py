@@ -69,6 +69,7 @@ BAD = {
     "no size": (disk(virtual=0), "is a disk of 0 bytes"),
     "no whole sector": (disk(virtual=511), "is a disk of 511 bytes"),  # QEMU rounds down
     "snapshots at no cluster": (changed(disk(), 64, 700), "its table of snapshots at byte 700"),
+    "snapshots beyond every file": (changed(disk(), 64, 1 << 63), "its table of snapshots ends at byte 9,223,372,036"),
     "an endless header extension": (changed(disk(version=3), 104, 1 << 32 | 900), "has 900 bytes, more than"),
     "the same in version 2": (changed(disk(), 72, 1 << 32 | 900), "has 900 bytes, more than"),
     "a raw data file that is not named": (changed(disk(version=3), 88, 2), "data is in a raw file, and has none"),
