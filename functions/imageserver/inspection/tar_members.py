@@ -18,10 +18,10 @@ _MOST_HEADERS_OF_A_MEMBER: Final = 3  # on average over an archive
 _PAX_LENGTH_DIGITS: Final = 8
 _LONGEST_NAME: Final = 4096
 """PATH_MAX of Linux: nothing with a longer name can be unpacked, and splitting a name of a MiB is slow."""
-_MOST_SIZE_DIGITS: Final = 18
+_MOST_DIGITS: Final = 18
 _PAX_TYPES: Final = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
 SPARSE_IS_EXTENDED, SPARSE_MAP_IS_EXTENDED = 482, 504  # offsets of `isextended` in GNU's older sparse headers
-_KEPT: Final = frozenset({b"path", b"linkpath", b"size", b"GNU.sparse.name"})
+_KEPT: Final = frozenset({b"path", b"linkpath", b"size", b"uid", b"gid", b"GNU.sparse.name"})
 _WITHOUT_CONTENT: Final = frozenset(
     (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE)
 )
@@ -40,14 +40,17 @@ class Member:
     size: int
     linkname: str
     is_sparse: bool
+    uid: int
+    gid: int
 
     @property
     def is_file(self) -> bool:
-        return self.kind in tarfile.REGULAR_TYPES
+        return self.kind in tarfile.REGULAR_TYPES and not self.name.endswith("/")
 
     @property
     def is_folder(self) -> bool:
-        return self.kind == tarfile.DIRTYPE
+        """Whether it is a folder: by its kind, or by the slash at the end of its name, as in old archives."""
+        return self.kind == tarfile.DIRTYPE or (self.kind in tarfile.REGULAR_TYPES and self.name.endswith("/"))
 
     @property
     def is_symbolic_link(self) -> bool:
@@ -151,11 +154,7 @@ class Members:
         link = pax.get(b"linkpath") or extension.long_link
         if (longest := max(len(name), len(link))) > _LONGEST_NAME:
             raise BadTar(f"has a name of {longest:,} bytes, and none of more than {_LONGEST_NAME:,} can be unpacked")
-        size = info.size
-        if (digits := pax.get(b"size")) is not None:
-            if not digits.isdigit() or len(digits) > _MOST_SIZE_DIGITS:
-                raise BadTar("is not a valid tarball (a pax size that is no number)")
-            size = int(digits)
+        size, uid, gid = (_number(pax, field, getattr(info, field)) for field in ("size", "uid", "gid"))
         self._unread = 0 if info.type in _WITHOUT_CONTENT else size
         self._padding = -self._unread % BLOCK
         return Member(
@@ -164,6 +163,8 @@ class Members:
             size=size,
             linkname=_text(link) if link else info.linkname,
             is_sparse=is_sparse or b"GNU.sparse" in pax,
+            uid=uid,
+            gid=gid,
         )
 
     def _pax(self, body: bytes) -> dict[bytes, bytes]:
@@ -230,6 +231,16 @@ def is_header(block: bytes) -> bool:
     with suppress(tarfile.HeaderError, ValueError):
         return not any(block) or bool(tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape"))
     return False
+
+
+def _number(pax: dict[bytes, bytes], field: str, found: int) -> int:
+    """Return a number of a header, which a pax record replaces."""
+    digits = pax.get(field.encode())
+    if digits is None:
+        return found
+    if not digits.isdigit() or len(digits) > _MOST_DIGITS:
+        raise BadTar(f"is not a valid tarball (a pax {field} that is no number)")
+    return int(digits)
 
 
 def _text(name: bytes) -> str:

@@ -14,6 +14,7 @@ from typing import Final, Literal
 from imageserver.format.wording import escaped, quoted
 from imageserver.inspection import foreign, qcow2
 from imageserver.inspection.tar_members import BLOCK, BadTar, Member, Members, is_header
+from imageserver.inspection.tar_tree import TarTree
 from imageserver.inspection.unpacking import BZIP2, GZIP, LZMA, XZ, ZSTD, UnreadableArchive, compression, unpacked
 
 MIB: Final = 1024 * 1024
@@ -193,6 +194,7 @@ class _TarballContents:
     """The folder of a metadata.yaml that is not at the top."""
     missing: Set[str] | None = None
     """Templates that the body needs and that were not seen yet; None until computed."""
+    tree: TarTree = field(default_factory=TarTree)
     is_at_end: bool = False
     is_too_far: bool = False
     """Whether the search for templates was given up."""
@@ -221,6 +223,8 @@ class _TarballContents:
                 self.templates[name] = member.is_file or member.is_hard_link
                 if len(self.templates) > METADATA_LIMITS.members:
                     raise UnreadableArchive(f"holds more than {METADATA_LIMITS.members:,} files in templates/")
+        if path[:1] != ["rootfs"] or len(path) == 1:
+            self.tree.add(member, path)
         if whole and self.content != "metadata":
             raise WholeImage(escaped("/".join(path)))
 
