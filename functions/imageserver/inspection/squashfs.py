@@ -29,6 +29,8 @@ _BLOCK_BYTES: Final = 8192
 """A metadata block holds this many bytes at most, and two more with its length in front."""
 _ID_BYTES: Final = 4
 _POINTER_BYTES: Final = 8
+_XATTRS_BYTES: Final = 16
+_NO_TABLE: Final = (1 << 64) - 1
 _COMPRESSIONS: Final = range(1, 7)  # gzip, lzma, lzo, xz, lz4, zstd
 _SMALLEST_BLOCK_LOG, _LARGEST_BLOCK_LOG = 12, 20
 _STORED: Final = 1 << 15
@@ -228,7 +230,11 @@ def _read_superblock(head: bytes, size_bytes: int) -> _Superblock:
     if used > size_bytes:
         raise NotSquashfs(f"is cut short: a squashfs of {used:,} bytes by its header, the file has {size_bytes:,}")
     id_blocks = -(-ids * _ID_BYTES // _BLOCK_BYTES)
+    xattrs, fragment_table, exports = (found[at] for at in (14, 17, 18))
+    between = [table for table, is_there in ((fragment_table, found[4]), (exports, exports != _NO_TABLE)) if is_there]
     is_in_order = SUPERBLOCK_BYTES <= inodes < directories < id_table
+    is_in_order &= all(directories < table < id_table for table in between)
+    is_in_order &= xattrs == _NO_TABLE or id_table < xattrs <= used - _XATTRS_BYTES
     if not ids or not is_in_order or id_table + id_blocks * _POINTER_BYTES > used:
         raise NotSquashfs("is no squashfs: the tables that its header names lie outside it or overlap")
     return _Superblock(compression, found[11], inodes, directories, id_table, id_blocks)

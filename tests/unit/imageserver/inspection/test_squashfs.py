@@ -81,6 +81,13 @@ def test_a_squashfs_with_many_owners_is_accepted() -> None:
         ({"directories": SIZE}, "lie outside it or overlap"),
         ({"id_table": SIZE - 7}, "lie outside it or overlap"),
         ({"id_table": (1 << 64) - 1}, "lie outside it or overlap"),
+        ({"fragments": 1}, "lie outside it or overlap"),
+        ({"fragments": 1, "fragment_table": 200}, "lie outside it or overlap"),
+        ({"fragments": 1, "fragment_table": SIZE - 8}, "lie outside it or overlap"),
+        ({"exports": 200}, "lie outside it or overlap"),
+        ({"exports": SIZE}, "lie outside it or overlap"),
+        ({"xattrs": 300}, "lie outside it or overlap"),
+        ({"xattrs": SIZE - 15}, "lie outside it or overlap"),
         ({"id_table": 2048}, "by its header the list of owners is at byte 2,048, but something else is there"),
     ],
 )
