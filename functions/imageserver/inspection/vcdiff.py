@@ -13,7 +13,8 @@ from imageserver.inspection.scan import Chunk, CutShort, Scan, Want, scanned
 
 MAGIC: Final = b"\xd6\xc3\xc4"
 _SECONDARY, _CODE_TABLE, _APPLICATION = 1, 2, 4
-_SOURCE, _TARGET = 1, 2
+_SOURCE, _TARGET, _ADLER32 = 1, 2, 4
+_COMPRESSORS: Final = (1, 2, 16)  # DJW, LZMA, FGK
 _LONGEST_NUMBER: Final = 8
 _LARGEST: Final = 1 << 56
 _MOST_WINDOWS: Final = 200_000
@@ -44,19 +45,24 @@ def _scan(sizes: Sizes) -> Scan:
     header = yield Want(0, 5)
     if header[3]:
         raise UnusableDelta(f"is a delta of version {header[3]}, expected 0, the only one that xdelta3 reads")
-    if header[4] & _SECONDARY:
-        yield Want(0, 1)
+    if header[4] & ~(_SECONDARY | _APPLICATION):
+        what = "has a code table of its own" if header[4] & _CODE_TABLE else f"has the flags {header[4]:#x}"
+        raise UnusableDelta(f"is a delta that {what}, which xdelta3 does not read: make it with `xdelta3 -e`")
+    if header[4] & _SECONDARY and (number := (yield Want(0, 1))[0]) not in _COMPRESSORS:
+        raise UnusableDelta(f"is a delta in compression {number}, which xdelta3 does not read")
     skip = 0
-    for part in (_CODE_TABLE, _APPLICATION):
-        if header[4] & part:
-            skip, _ = yield from _number(skip)
+    if header[4] & _APPLICATION:
+        skip, _ = yield from _number()
     base = made = 0
     for _ in range(_MOST_WINDOWS):
         found = yield Want(skip, 1, may_end=made > 0)
-        if found[0] & (_SOURCE | _TARGET):
+        if found[0] & ~(_SOURCE | _ADLER32):
+            what = "copies from what it made" if found[0] == _TARGET else f"has the flags {found[0]:#x}"
+            raise UnusableDelta(f"is a delta in which a window {what}, which xdelta3 does not read")
+        if found[0] & _SOURCE:
             length, _ = yield from _number()
             start, _ = yield from _number()
-            base = max(base, start + length if found[0] & _SOURCE else 0)
+            base = max(base, start + length)
         left, _ = yield from _number()
         target, taken = yield from _number()
         if taken > left:

@@ -28,9 +28,10 @@ def test_the_sizes_of_all_windows_count(chunk: int) -> None:
     assert read(images.vcdiff(made_bytes=7) + window + window, chunk) == (30, 17)
 
 
-def test_secondary_compression_a_code_table_and_a_name_are_skipped() -> None:
+@pytest.mark.parametrize("compressor", [b"\1", b"\2", b"\x10"])
+def test_secondary_compression_and_a_name_are_skipped(compressor: bytes) -> None:
     window = images.vcdiff(made_bytes=7)[5:]
-    assert read(HEADER + b"\7" + b"\2" + b"\3abc" + b"\4name" + window) == (0, 7)
+    assert read(HEADER + b"\5" + compressor + b"\4name" + window) == (0, 7)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +42,12 @@ def test_secondary_compression_a_code_table_and_a_name_are_skipped() -> None:
         (images.vcdiff()[:-1], "is cut short"),
         (images.vcdiff() + b"\0", "is cut short"),
         (b"\xd6\xc3\xc4S\0", "is a delta of version 83, expected 0"),
+        (HEADER + b"\2\3abc", "has a code table of its own, which xdelta3 does not read"),
+        (HEADER + b"\x08\0\0\0", "has the flags 0x8, which xdelta3 does not read"),
+        (HEADER + b"\1\3\0\0", "is a delta in compression 3, which xdelta3 does not read"),
+        (HEADER + b"\0\2\1\1", "a window copies from what it made, which xdelta3 does not read"),
+        (HEADER + b"\0\3\1\1", "a window has the flags 0x3, which xdelta3 does not read"),
+        (HEADER + b"\0\x80\1\1", "a window has the flags 0x80"),
         (HEADER + b"\0\0\1\x83\0", "a window is shorter than its own beginning"),
         (HEADER + b"\0\0" + b"\xff" * 9, "it has a number of more than 8 bytes"),
         (HEADER + b"\0\1" + (b"\xff" * 7 + b"\x7f") * 2 + b"\2\1\0", "beyond the end of any file"),
