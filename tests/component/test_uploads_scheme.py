@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.component.test_uploads_network import programs
 from tests.component.test_uploads_proxy import Api, pauses, upload
 from tests.support.processes import need
 from tests.support.servers.http import served
+from tests.support.upload_script import programs
 
 __all__ = ["pauses"]  # a fixture
 
