@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from msgspec.structs import replace
 
@@ -67,7 +66,7 @@ def choose(store: Store, filters: Sequence[Filter], keep: int | None) -> Export:
     return Export(files, {**bodies, documents.INDEX_KEY: documents.encode(index)})
 
 
-def compare(export: Export, root: Path, advance: Callable[[int], Any]) -> Written:
+def compare(export: Export, root: Path, advance: Callable[[int], object]) -> Written:
     """Return what `write` would write, and what it would find in place. It does not refuse files as `write` does."""
     written = Written()
     for path, item in sorted(export.files.items()):
@@ -76,7 +75,7 @@ def compare(export: Export, root: Path, advance: Callable[[int], Any]) -> Writte
     return written
 
 
-def write(export: Export, root: Path, read: Open, advance: Callable[[int], Any]) -> Written:
+def write(export: Export, root: Path, read: Open, advance: Callable[[int], object]) -> Written:
     """Write an export below `root`; `advance` gets the count of bytes done. Write the catalog once every file is there.
 
     A file that is there with the right bytes stays. Any other is written beside its place and moved there once its
@@ -139,7 +138,7 @@ def _is_there(target: Path, item: Item) -> bool:
         return hashlib.file_digest(there, "sha256").hexdigest() == item.sha256
 
 
-def _write_file(target: Path, item: Item, chunks: Iterable[bytes], advance: Callable[[int], Any]) -> None:
+def _write_file(target: Path, item: Item, chunks: Iterable[bytes], advance: Callable[[int], object]) -> None:
     """Write one file. Raise UnreadableFile if its bytes differ from the catalog."""
     digest = hashlib.sha256()
 

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from cli.admin.deployment import Deployment
 from cli.admin.source_records import SourceRecords, Withdrawn, summed_up
@@ -53,7 +52,7 @@ class Plan:
 def plan(
     deployment: Deployment,
     found: Iterator[File | LeftOut],
-    advance: Callable[[str], Any] = lambda _: None,
+    advance: Callable[[str], object] = lambda _: None,
     source: SourceRecords | None = None,
 ) -> Plan:
     """Compare files with the server. `advance` is called with each key to compare; `source`: the source's records."""

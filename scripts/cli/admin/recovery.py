@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from itertools import groupby
-from typing import Any, Final
+from typing import Final
 
 import click
 
 from cli.admin.deployment import NO_LIMIT, Deployment
 from cli.admin.inventory import is_below, read_index, recorded_versions
-from cli.admin.transfer import AlreadyThere, Copy, File, create
+from cli.admin.transfer import Advance, AlreadyThere, Copy, File, create
 from imageserver.errors import CatalogBusy, CatalogDamaged, InvalidUpload, SimplestreamsError
 from imageserver.format import documents
 from imageserver.format.keys import RECORDS, ProductId, VersionId, parse_key
@@ -38,18 +38,18 @@ INSTEAD: Final = {"streams": "admin rebuild catalog", RECORDS.rstrip("/"): "admi
 
 
 @dataclass(frozen=True)
-class Step:
-    """One repair: a sentence, and the function that does it or returns StepFailed."""
-
-    what: str
-    do: Callable[[], Any]
-
-
-@dataclass(frozen=True)
 class StepFailed:
     """The answer of a step that could not be done, and why."""
 
     why: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """One repair: a sentence, and the function that does it or returns StepFailed."""
+
+    what: str
+    do: Callable[[], StepFailed | None]
 
 
 @dataclass
@@ -249,7 +249,7 @@ def deleted(deployment: Deployment, path: str) -> list[File]:
     return [last[key] for key in sorted(gone & last.keys()) if is_below(key, path)]
 
 
-def bring_back(deployment: Deployment, files: list[File], advance: Callable[[int], Any]) -> list[str]:
+def bring_back(deployment: Deployment, files: list[File], advance: Advance) -> list[str]:
     """Copy each file. Return the keys that exist again and were left as they are."""
     there = []
     for file in files:

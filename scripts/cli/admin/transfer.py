@@ -22,7 +22,7 @@ SOURCE_ETAG: Final = "source-etag"
 """User metadata of a copy from another bucket: the ETag of its source, because its own may differ."""
 _THERE: Final = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
 
-Advance = Callable[[int], Any]
+Advance = Callable[[int], object]
 
 
 class AlreadyThere(Exception):

@@ -65,7 +65,7 @@ def from_edge(url: str, trust: ssl.SSLContext) -> Open:
     return chunks
 
 
-def verify(files: Sequence[ListedItem], read: Open, advance: Callable[[int], Any]) -> Iterator[Mismatch]:
+def verify(files: Sequence[ListedItem], read: Open, advance: Callable[[int], object]) -> Iterator[Mismatch]:
     """Yield every mismatch of these items; `advance` gets the count of bytes read. Versions are read in parallel."""
     ordered = sorted(files, key=lambda listed: listed.version)
     versions = [list(found) for _, found in groupby(ordered, key=lambda listed: listed.version)]
@@ -73,7 +73,7 @@ def verify(files: Sequence[ListedItem], read: Open, advance: Callable[[int], Any
         yield from found
 
 
-def _version(found: list[ListedItem], read: Open, advance: Callable[[int], Any]) -> list[Mismatch]:
+def _version(found: list[ListedItem], read: Open, advance: Callable[[int], object]) -> list[Mismatch]:
     wrong: list[Mismatch] = []
     metadata = {
         entry.item.path: entry.item for entry in found if entry.item.ftype in file_kinds.METADATA_FTYPES.values()

@@ -284,17 +284,16 @@ def _print_plan(followed: Followed, run: Run) -> None:
     for task in run.tasks:
         click.echo(f"{task.what}: {task.path}\n  {output.one_line(task.why)}")
     _print_left_out(status.left_out, status.left_out_total)
+    selected = f"selected: {counted(status.versions, 'version')} of {counted(status.products, 'product')}"
     if followed.unchanged:
         click.echo(f"{followed.name} is in step: upstream has not changed")
     elif not status.error and not status.missing:
-        comes = f"{counted(status.versions, 'version')} of {counted(status.products, 'product')}"
-        click.echo(f"selected: {comes}; nothing is missing")
+        click.echo(f"{selected}; nothing is missing")
     elif not status.error:
         cost = costs.mirrored(status.missing, status.missing_bytes)
-        comes = f"{counted(status.versions, 'version')} of {counted(status.products, 'product')}"
         missing = f"{counted(status.missing, 'file')}, {output.size(status.missing_bytes)}"
         click.echo(
-            f"selected: {comes}; missing: {missing}, about "
+            f"{selected}; missing: {missing}, about "
             f"${cost.dollars_once:.2f} once and ${cost.dollars_a_month:.2f} a month at list prices"
         )
 
