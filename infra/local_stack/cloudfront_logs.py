@@ -10,6 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable, MutableMapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote
@@ -73,6 +74,16 @@ class EdgeLogs:
                 _LOG.warning("%s lines of the access log are lost: %s", len(lines), error)
 
 
+@dataclass(slots=True)
+class _Answered:
+    """What was sent for a request: the status, 0 if nothing was; headers; bytes in all; seconds to the first one."""
+
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    size_bytes: int = 0
+    first_byte_s: float = 0.0
+
+
 class Logged:
     """An ASGI application whose answered requests are logged."""
 
@@ -85,40 +96,41 @@ class Logged:
             await self._application(scope, receive, send)
             return
         began = time.monotonic()
-        answer: dict[str, Any] = {"status": 0, "headers": {}, "bytes": 0, "first": 0.0}
+        answered = _Answered()
 
         async def watched(message: Message) -> None:
             if message["type"] == "http.response.start":
-                answer["status"] = message["status"]
-                answer["headers"] = _text(message.get("headers", ()))
-                answer["bytes"] += sum(len(name) + len(value) + 4 for name, value in message.get("headers", ()))
-                answer["first"] = time.monotonic() - began
+                answered.status = message["status"]
+                answered.headers = _text(message.get("headers", ()))
+                answered.size_bytes += sum(len(name) + len(value) + 4 for name, value in message.get("headers", ()))
+                answered.first_byte_s = time.monotonic() - began
             elif message["type"] == "http.response.body":
-                answer["bytes"] += len(message.get("body", b""))
+                answered.size_bytes += len(message.get("body", b""))
             await send(message)
 
         try:
             await self._application(scope, receive, watched)
         finally:
-            self._logs.add(_line(scope, answer, time.monotonic() - began))
+            self._logs.add(_line(scope, answered, time.monotonic() - began))
 
 
-def _line(scope: Scope, answer: dict[str, Any], seconds: float) -> dict[str, str]:
-    asked, sent, now = _text(scope["headers"]), answer["headers"], datetime.now(UTC)
+def _line(scope: Scope, answered: _Answered, seconds: float) -> dict[str, str]:
+    """Return the fields of a request's line that are not `-` here."""
+    asked, sent, now = _text(scope["headers"]), answered.headers, datetime.now(UTC)
     client, port = scope.get("client") or ("-", "-")
     start, _, end = sent.get("content-range", "").removeprefix("bytes ").partition("/")[0].partition("-")
     # CloudFront's result type. Nothing is cached here, so no request is a hit.
-    result = "Error" if answer["status"] == 0 or answer["status"] >= 400 else "Miss"
+    result = "Error" if answered.status == 0 or answered.status >= 400 else "Miss"
     return {
         "date": f"{now:%Y-%m-%d}",
         "time": f"{now:%H:%M:%S}",
         "x-edge-location": LOCATION,
-        "sc-bytes": str(answer["bytes"]),
+        "sc-bytes": str(answered.size_bytes),
         "c-ip": client,
         "cs-method": scope["method"],
         "cs(Host)": asked.get("host", ""),
         "cs-uri-stem": quote(scope["raw_path"].split(b"?")[0].decode("latin-1"), safe="/:~%"),
-        "sc-status": f"{answer['status']:03d}",
+        "sc-status": f"{answered.status:03d}",
         "cs(Referer)": quote(asked.get("referer", ""), safe="/:;(),?=&%"),
         "cs(User-Agent)": quote(asked.get("user-agent", ""), safe="/:;(),"),
         "cs-uri-query": quote(scope["query_string"].decode("latin-1"), safe="=&%"),
@@ -130,7 +142,7 @@ def _line(scope: Scope, answer: dict[str, Any], seconds: float) -> dict[str, str
         "x-edge-response-result-type": result,
         "cs-protocol-version": f"HTTP/{scope.get('http_version', '')}",
         "c-port": str(port),
-        "time-to-first-byte": f"{answer['first']:.3f}",
+        "time-to-first-byte": f"{answered.first_byte_s:.3f}",
         "x-edge-detailed-result-type": result,
         "sc-content-type": quote(sent.get("content-type", ""), safe="/"),
         "sc-content-len": sent.get("content-length", ""),
