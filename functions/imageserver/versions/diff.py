@@ -41,26 +41,24 @@ def known(learned: Learned, before: Record | None, listed: Mapping[str, FileFact
         stored = before.files.get(file) if before else None
         stored = stored if stored and _same_generation(stored, there) else None
         facts = learned.get((file, there.etag, there.modified)) or stored
-        if facts and _same_generation(facts, there):
+        if not facts or not _same_generation(facts, there):
+            files[file] = there
+            continue
+        since = ""
+        if stored and stored.modified == there.modified:
+            since = stored.since
+        elif stored and before and before.is_published(file):  # the same bytes once more: their first upload counts
+            since = stored.first_uploaded
+        files[file] = replace(
+            facts,
             # Somebody may have withdrawn or restored the file since it was read.
             # The same bytes may have been uploaded again: a later withdrawal applies to that upload.
-            withdrawn = stored.withdrawn if stored else None
-            arrived = facts.arrived if facts.modified == there.modified else ""
-            since = ""
-            if stored and stored.modified == there.modified:
-                since = stored.since
-            elif stored and before and before.is_published(file):  # the same bytes once more: their first upload counts
-                since = stored.first_uploaded
-            files[file] = replace(
-                facts,
-                withdrawn=withdrawn,
-                modified=there.modified,
-                version_id=there.version_id,
-                arrived=arrived,
-                since=since,
-            )
-        else:
-            files[file] = there
+            withdrawn=stored.withdrawn if stored else None,
+            modified=there.modified,
+            version_id=there.version_id,
+            arrived=facts.arrived if facts.modified == there.modified else "",
+            since=since,
+        )
     return files
 
 
