@@ -9,10 +9,13 @@ prefix looked at again: a version's folder in arrivals, the records of a product
 """
 
 import json
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 from urllib.parse import unquote_plus
 
 import msgspec
+
+_OTHER_FORM: Final = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What a message of another form raises. The errors of msgspec are ValueErrors."""
 
 
 class UnreadableEvent(ValueError):
@@ -44,13 +47,7 @@ def keys(body: str) -> list[str]:
         if message.get("Event") == "s3:TestEvent":
             return []
         return [unquote_plus(record["s3"]["object"]["key"]) for record in message["Records"]]
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-    ) as error:  # msgspec's errors are ValueErrors
+    except _OTHER_FORM as error:
         expected = 'an S3 event notification or {"changed": "<prefix>/"}'
         raise UnreadableEvent(f"expected {expected}, found {body[:200]!r} ({error!r})") from error
 
@@ -63,7 +60,7 @@ def uploads(body: str) -> list[Upload]:
             return []
         objects = [record["s3"]["object"] for record in message["Records"]]
         return [Upload(unquote_plus(one["key"]), f'"{one["eTag"]}"') for one in objects]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except _OTHER_FORM as error:
         raise UnreadableEvent(
             f"expected S3's event notification of an upload, found {body[:200]!r} ({error!r})"
         ) from error

@@ -122,13 +122,9 @@ class S3Store:
 
     def _list_current(self, prefix: str, after: str) -> Iterator[ObjectInfo]:
         paginator = self._s3.get_paginator("list_objects_v2")
-        pages = iter(paginator.paginate(Bucket=self._bucket, Prefix=prefix, StartAfter=after))
-        try:
-            while (page := self._call(prefix, next, pages, None)) is not None:
-                for item in page.get("Contents", ()):
-                    yield ObjectInfo(item["Key"], item["Size"], item["ETag"], item["LastModified"].isoformat())
-        except S3Error as refused:
-            raise refused.error from refused
+        for page in self._pages(prefix, paginator.paginate(Bucket=self._bucket, Prefix=prefix, StartAfter=after)):
+            for item in page.get("Contents", ()):
+                yield ObjectInfo(item["Key"], item["Size"], item["ETag"], item["LastModified"].isoformat())
 
     def history(self, key: str) -> KeyHistory:
         uploads: list[ObjectInfo] = []
@@ -194,9 +190,12 @@ class S3Store:
     def _generations(self, prefix: str, after: str = "") -> Iterator[ListObjectVersionsOutputTypeDef]:
         paginate: _Paginate = self._s3.get_paginator("list_object_versions").paginate
         behind = {"KeyMarker": after} if after else {}
-        pages = iter(paginate(Bucket=self._bucket, Prefix=prefix, **behind))
+        return self._pages(prefix, paginate(Bucket=self._bucket, Prefix=prefix, **behind))
+
+    def _pages(self, prefix: str, pages: Iterable[_R]) -> Iterator[_R]:
+        left = iter(pages)
         try:
-            while (page := self._call(prefix, next, pages, None)) is not None:
+            while (page := self._call(prefix, next, left, None)) is not None:
                 yield page
         except S3Error as refused:
             raise refused.error from refused
