@@ -21,7 +21,7 @@ from local_stack.errors import LocalStackError
 from local_stack.sample import VERSION, host_architecture, sample_files
 from local_stack.stack import LocalStack, Options
 
-SETTLE_S = 60
+LONGEST_START_S = 60
 """How long the sample's listing and the first run of the schedules may take."""
 CACHES = {"lxd": "/var/snap/lxd/common/lxd/cache/* /var/cache/lxd/*", "incus": "/var/cache/incus/*"}
 """Where the daemons of each kind keep a catalog: LXD's from the snap and from other packages."""
@@ -166,12 +166,12 @@ def seed(local: LocalStack, console: Console, stopping: threading.Event) -> None
             pass
     listed = f"hello:world:{arch}:default"
     if not _wait(lambda: local.lists("streams/v1/images.json", listed, VERSION), stopping):
-        console.print(f"The sample image was not listed within {SETTLE_S} s; see the logs.", style="red")
+        console.print(f"The sample image was not listed within {LONGEST_START_S} s; see the logs.", style="red")
 
 
 def _wait(condition: Callable[[], bool], stopping: threading.Event) -> bool:
     """Return whether the condition held in time; also True once a signal asked to stop."""
-    give_up = time.monotonic() + SETTLE_S
+    give_up = time.monotonic() + LONGEST_START_S
     while time.monotonic() < give_up:
         if condition() or stopping.wait(0.1):
             return True

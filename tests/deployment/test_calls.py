@@ -25,7 +25,7 @@ PRODUCT = "images/ubuntu/noble/amd64/default"
 VERSIONS = (f"{PRODUCT}/20261122_10:00", f"{PRODUCT}/20261123_10:00")
 
 
-def settle_all(system: System) -> None:
+def ingest_all(system: System) -> None:
     for path in VERSIONS:
         system.ingest(path)
 
@@ -59,14 +59,14 @@ def maintain_all(system: System) -> None:
 
 
 @pytest.mark.parametrize(
-    ("role", "run"), [("DigestRole", settle_all), ("PublishRole", publish_all), ("MaintainRole", maintain_all)]
+    ("role", "run"), [("DigestRole", ingest_all), ("PublishRole", publish_all), ("MaintainRole", maintain_all)]
 )
 def test_each_role_allows_the_calls_of_its_function(role: str, run: Callable[[System], None]) -> None:
     system = System()
     for path in VERSIONS:
         system.upload(path, images.split_image(seed=path))
-    if run is not settle_all:
-        settle_all(system)
+    if run is not ingest_all:
+        ingest_all(system)
     if run is maintain_all:
         publish_all(system)
     system.store.log.clear()

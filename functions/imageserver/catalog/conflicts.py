@@ -1,4 +1,4 @@
-"""Settle what two products may not share: a fingerprint, and an alias of one architecture.
+"""Decide what two products may not share: a fingerprint, and an alias of one architecture.
 
 Both are decided over a whole stream, and over all streams (`streams`), by rules that depend on the records alone and
 never on the order of events:

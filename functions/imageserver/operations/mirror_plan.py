@@ -126,7 +126,7 @@ class _Comparison:
             if self._state_seen:
                 self._state = decode_state(self._state_seen.body, self._name)
             reader = Reader(self._services.connect(self._mirror))
-            if self._is_settled() and reader.is_unchanged(self._state):
+            if self._has_nothing_left() and reader.is_unchanged(self._state):
                 status = replace(status, in_step=looked)
             else:
                 of_others = {path for other in self._others for path in state_of(self._store, other).held}
@@ -146,7 +146,7 @@ class _Comparison:
             write(self._store, status_key(self._name), encode_status(status), self._status_seen)
         return Followed(self._name, self._mirror, status, missing, unchanged=compared is None and not status.error)
 
-    def _is_settled(self) -> bool:
+    def _has_nothing_left(self) -> bool:
         """Return whether nothing is left to do while upstream is unchanged."""
         before = self._before
         if before.error or before.missing or not before.compared or self._state.mirror != self._mirror:
