@@ -38,9 +38,9 @@ BROKEN: Final = Kind("broken", 500, "The server is at fault")
 BUSY: Final = Kind("busy", 503, "Try again in a moment")
 
 KINDS: Final = (
-    *(BAD_REQUEST, FORBIDDEN, NOT_FOUND, EXISTS, WITHDRAWN, NOT_PASSED, OTHER_STATE),
-    *(TOO_LARGE, INVALID, LIMIT, TOO_MANY, BROKEN, BUSY),
-)
+    BAD_REQUEST, FORBIDDEN, NOT_FOUND, EXISTS, WITHDRAWN, NOT_PASSED, OTHER_STATE,
+    TOO_LARGE, INVALID, LIMIT, TOO_MANY, BROKEN, BUSY,
+)  # fmt: skip
 
 
 class Problem(Exception):

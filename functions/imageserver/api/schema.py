@@ -25,6 +25,13 @@ UploadId = Annotated[
 InParts = Annotated[
     bool, msgspec.Meta(description="false: one PUT up to 5 GiB; true: in parts. By default in parts above 64 MiB.")
 ]
+_VersionPath = Annotated[
+    str,
+    msgspec.Meta(
+        description="images/<os>/<release>/<arch>/<variant>/<version>",
+        examples=["images/ubuntu/noble/amd64/default/20261123_1000"],
+    ),
+]
 
 
 class FileRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -56,13 +63,7 @@ class BatchFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 class BatchRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """All files of a version. Nothing is signed unless all of them can be."""
 
-    version: Annotated[
-        str,
-        msgspec.Meta(
-            description="images/<os>/<release>/<arch>/<variant>/<version>",
-            examples=["images/ubuntu/noble/amd64/default/20261123_1000"],
-        ),
-    ]
+    version: _VersionPath
     files: Annotated[list[BatchFile], msgspec.Meta(min_length=1, max_length=50)]
 
 
@@ -72,13 +73,6 @@ class RestoreRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     withdrawn: Literal[False]
 
 
-_VersionPath = Annotated[
-    str,
-    msgspec.Meta(
-        description="images/<os>/<release>/<arch>/<variant>/<version>",
-        examples=["images/ubuntu/noble/amd64/default/20261123_1000"],
-    ),
-]
 _Name = Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9-]{0,62}$", max_length=63)]
 _Check = Annotated[_Name, msgspec.Meta(description="The name of a check.", examples=["boots"])]
 _Fingerprint = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", max_length=64)]

@@ -32,7 +32,7 @@ def no_reason(_version: VersionId, _run: Run) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """Path of a version → when it was last fetched. `doubt` says why other versions may have been fetched too."""
+    """Path of a version -> when it was last fetched. `doubt` says why other versions may have been fetched too."""
 
     versions: Mapping[str, str] = field(default_factory=dict)
     doubt: str = ""
