@@ -15,7 +15,7 @@ from imageserver.handlers import coldstart
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -50,7 +50,6 @@ EDGE_PATIENCE_S: Final = 60.0
 """How long a deletion waits while CloudFront has as many invalidations in progress as it allows; half of LAST_MS."""
 LOGS_S: Final = 300.0
 """How long access logs are read. If that is too short, nothing is withdrawn, and the rest of the run continues."""
-TASKS: Final = ("reconcile", "prune")
 MOST_SHOWN: Final = 1000
 """Tasks in one answer: Lambda returns 6 MB at most, about as much as the 20,000 tasks of a run take.
 
@@ -87,7 +86,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
             time_left=lambda: context.get_remaining_time_in_millis() > LAST_MS,
             clock=time.monotonic,
         )
-        _run(task, run)
+        TASKS[task](run)
         remember(store, task, run)
         _report(task, run)
         answer[task] = _answer(run)
@@ -98,24 +97,32 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     return answer
 
 
-def _run(task: str, run: Run) -> None:
-    notifier = QueueNotifier(sqs_client(), settings.arrivals_queue_url, settings.changes_queue_url)
-    if task == "reconcile":
-        lay_out(store, run, settings.base_url)
-        clients, now = CLIENT_CHOICES[settings.clients], datetime.now(UTC)
-        since = now - RECENT
-        deltas = DeltaRequests(settings.deltas, since, _ask_for_deltas) if settings.deltas_queue_url else None
-        services = ReconcileServices(
-            store, notifier, clients, rights, _invalidate, since, _views, deltas, now, time.sleep
-        )
-        reconcile(services, run)
-    else:
-        now = datetime.now(UTC)
-        reason_to_keep: ReasonToKeep = no_reason
-        if rules.keep_fetched_days:
-            logs, give_up = S3Store(s3_client(), settings.logs_bucket, SEVERAL), time.monotonic() + LOGS_S
-            reason_to_keep = fetched_within(rules.keep_fetched_days, logs, now, lambda: time.monotonic() < give_up)
-        prune(store, notifier, rules, now, time.sleep, run, _invalidate, _views, reason_to_keep)
+def _reconcile(run: Run) -> None:
+    lay_out(store, run, settings.base_url)
+    clients, now = CLIENT_CHOICES[settings.clients], datetime.now(UTC)
+    since = now - RECENT
+    deltas = DeltaRequests(settings.deltas, since, _ask_for_deltas) if settings.deltas_queue_url else None
+    services = ReconcileServices(
+        store, _notifier(), clients, rights, _invalidate, since, _views, deltas, now, time.sleep
+    )
+    reconcile(services, run)
+
+
+def _prune(run: Run) -> None:
+    now = datetime.now(UTC)
+    reason_to_keep: ReasonToKeep = no_reason
+    if rules.keep_fetched_days:
+        logs, give_up = S3Store(s3_client(), settings.logs_bucket, SEVERAL), time.monotonic() + LOGS_S
+        reason_to_keep = fetched_within(rules.keep_fetched_days, logs, now, lambda: time.monotonic() < give_up)
+    prune(store, _notifier(), rules, now, time.sleep, run, _invalidate, _views, reason_to_keep)
+
+
+TASKS: Final[Mapping[str, Callable[[Run], None]]] = {"reconcile": _reconcile, "prune": _prune}
+"""The tasks, in the order in which `all` runs them."""
+
+
+def _notifier() -> QueueNotifier:
+    return QueueNotifier(sqs_client(), settings.arrivals_queue_url, settings.changes_queue_url)
 
 
 def _ask_for_deltas(product: ProductId) -> None:
