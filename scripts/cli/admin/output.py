@@ -134,9 +134,7 @@ def carry_out(doing: str, act: Callable[[Run], object], *, in_json: bool, dry_ru
 
 def size(size_bytes: int) -> str:
     """Return a size such as `1.5 GiB`."""
-    value = float(size_bytes)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024 or unit == "GiB":
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    raise AssertionError("the loop returns")
+    value, unit, larger = float(size_bytes), "B", ["GiB", "MiB", "KiB"]
+    while value >= 1024 and larger:
+        value, unit = value / 1024, larger.pop()
+    return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
