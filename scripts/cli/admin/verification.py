@@ -5,10 +5,10 @@ import http.client
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
 import msgspec
@@ -16,6 +16,8 @@ import msgspec
 from cli.admin.errors import explain
 from cli.admin.inventory import ListedItem
 from imageserver.format import file_kinds
+from imageserver.format.documents import Item
+from imageserver.inspection.digests import Sha256
 from imageserver.storage.parallel import in_parallel
 from imageserver.storage.port import Store
 
@@ -74,6 +76,7 @@ def verify(files: Sequence[ListedItem], read: Open, advance: Callable[[int], obj
 
 
 def _version(found: list[ListedItem], read: Open, advance: Callable[[int], object]) -> list[Mismatch]:
+    """Return the mismatches of one version. Metadata is read first, because every combined sha256 begins with it."""
     wrong: list[Mismatch] = []
     metadata = {
         entry.item.path: entry.item for entry in found if entry.item.ftype in file_kinds.METADATA_FTYPES.values()
@@ -81,9 +84,9 @@ def _version(found: list[ListedItem], read: Open, advance: Callable[[int], objec
     states = {path: hashlib.sha256() for path in metadata}
     for path in sorted({entry.item.path for entry in found}, key=lambda path: (path not in metadata, path)):
         item = next(entry.item for entry in found if entry.item.path == path)
-        digests = {"": hashlib.sha256(), **{meta: states[meta].copy() for meta in metadata if path not in metadata}}
-        if path in metadata:
-            digests = {"": states[path]}
+        digests = {"": states[path]} if path in metadata else {"": hashlib.sha256()}
+        if path not in metadata:
+            digests |= {meta: state.copy() for meta, state in states.items()}
         try:
             read_bytes = 0
             for chunk in read(path):
@@ -106,7 +109,7 @@ def _version(found: list[ListedItem], read: Open, advance: Callable[[int], objec
     return wrong
 
 
-def _combined(path: str, ftype: str, metadata: dict[str, Any], digests: dict[str, Any]) -> Iterator[Mismatch]:
+def _combined(path: str, ftype: str, metadata: Mapping[str, Item], digests: Mapping[str, Sha256]) -> Iterator[Mismatch]:
     """Yield a mismatch if a client would compute another fingerprint from metadata and root than the catalog has."""
     for meta, item in metadata.items():
         fields = msgspec.to_builtins(item)
