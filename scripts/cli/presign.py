@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 import click
 from botocore.exceptions import BotoCoreError, ClientError
 
-from cli import aws, network
+from cli import aws, json_errors, network
 from cli.folders import default_state_folder, state_dir_option
+from cli.json_errors import JsonErrors
 from imageserver.errors import InvalidUpload
 from imageserver.format.caching import cache_control
 from imageserver.format.keys import parse_key
@@ -43,6 +44,7 @@ class Upload:
 
 
 @click.command(
+    cls=JsonErrors,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Exit codes: 0 printed; 1 S3 cannot be asked, or does not answer; 2 wrong usage, or no such bucket; 3 the "
     "server would refuse a key; 4 a key exists already; 6 no local stack is running; 7 no usable AWS credentials or "
@@ -169,6 +171,7 @@ def _end_for(error: Exception, what: str) -> NoReturn:
 
 
 def _end(code: int, *reasons: str) -> NoReturn:
+    json_errors.report(code, *reasons)
     for reason in reasons:
         click.echo(f"presign: {reason}", err=True)
     sys.exit(code)

@@ -272,6 +272,24 @@ def test_a_metadata_json_and_options_for_one_are_refused(tmp_path: Path) -> None
     assert (done.returncode, "these would all be metadata.json, expected one of each kind" in done.stderr) == (3, True)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("--json", "--bogus"), "there is no option --bogus; see upload --help"),
+        (("--bogus", "--json"), "there is no option --bogus; see upload --help"),
+        (("--json", "--to"), "--to wants a value; see upload --help"),
+        (("--json", "--to", "a/b/amd64/d"), "no files are given; see upload --help"),
+        (("--json", "--to", "a/b/amd64/d", "--api", "x", "f"), "the API's address is x, expected one such as "),
+    ],
+)
+def test_wrong_usage_is_an_object_too_for_a_job(arguments: tuple[str, ...], reason: str) -> None:
+    done = run(*arguments)
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["status"], len(found["reasons"])) == (2, "wrong-usage", 1)
+    assert found["reasons"][0].startswith(reason)
+    assert done.stderr == f"upload: {found['reasons'][0]}\n"
+
+
 def test_a_list_beside_a_folder_is_about_the_file_in_the_folder_if_that_is_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

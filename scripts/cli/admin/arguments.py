@@ -14,6 +14,7 @@ from cli.admin import output
 from cli.admin.deployment import Deployment, open_bucket, open_local, open_stack
 from cli.admin.errors import EXIT_CODES, exit_on_error, show_tracebacks
 from cli.folders import state_dir_option
+from cli.json_errors import JsonErrorsGroup
 from imageserver.errors import InvalidFilter, InvalidUpload, SimplestreamsError
 from imageserver.format.keys import (
     ImageKey,
@@ -88,7 +89,11 @@ def common(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=EXIT_CODES)
+@click.group(
+    cls=JsonErrorsGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog=EXIT_CODES,
+)
 @common
 @click.pass_context
 def main(context: click.Context, /, **given: Any) -> None:

@@ -14,7 +14,7 @@ import click
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
-from cli import aws, network
+from cli import aws, json_errors, network
 from imageserver.errors import (
     CatalogDamaged,
     InvalidationRefused,
@@ -173,8 +173,9 @@ def exit_on_error() -> Iterator[None]:
 
 
 def end(code: int, reason: str) -> NoReturn:
-    """Print the name of the script and the reason, and exit."""
+    """Print the name of the script and the reason, with --json also an object, and exit."""
     context = click.get_current_context(silent=True)
     program = context.find_root().info_name if context else "admin"
+    json_errors.report(code, reason)
     click.echo(f"{program}: {reason}", err=True)
     sys.exit(code)

@@ -11,9 +11,10 @@ from uuid import uuid4
 import click
 
 from cli import network
-from cli.admin.errors import exit_on_error
+from cli.admin.errors import end, exit_on_error
 from cli.admin.output import print_json, say
 from cli.folders import state_dir_option
+from cli.json_errors import JsonErrors
 from cli.smoke import image, lease, removing, report, server
 from cli.smoke.run import Done, Run, take
 from cli.smoke.steps import STEPS
@@ -33,7 +34,11 @@ EXIT_CODES: Final = (
 )
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=EXIT_CODES)
+@click.command(
+    cls=JsonErrors,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog=EXIT_CODES,
+)
 @click.option("--stack", default="", help="A stack in AWS, by its name, with the usual credentials and region.")
 @state_dir_option
 @click.option("--address", default="", metavar="URL", help="Where clients find the server.  [default: as deployed]")
@@ -99,8 +104,7 @@ def main(
             try:
                 _test(server.find(stack, state_dir, address, api), wait, set(skip), keep, take_over, as_json)
             except lease.Running as running:
-                say(f"smoke: {running}")
-                sys.exit(RUNNING)
+                end(RUNNING, str(running))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 
