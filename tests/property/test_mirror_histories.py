@@ -10,7 +10,7 @@ from imageserver.format.keys import VersionId, parse_product, parse_version
 from imageserver.inspection.overrides import Overrides
 from imageserver.upstream.filters import parse_filter
 from imageserver.upstream.mapping import UpstreamFile, UpstreamVersion
-from imageserver.upstream.mirrors import MirrorState, decode_state, encode_state
+from imageserver.upstream.mirrors import MirrorState, decode_state, encode_document
 from imageserver.upstream.plan import LocalProduct, Rules, plan_product
 
 PRODUCT = parse_product("images/ubuntu/noble/amd64/cloud")
@@ -120,7 +120,7 @@ class Mirroring(RuleBasedStateMachine):
         missing = {file.key for file in plan.missing}
         comes = wanted - self.local - self.by_operator
         assert missing == {f"{path}/{file}" for path in comes for file in FILES} - self.objects.keys()
-        self.state = decode_state(encode_state(MirrorState(held=dict(plan.held))), "m")
+        self.state = decode_state(encode_document(MirrorState(held=dict(plan.held))), "m")
         self.mirrored = set(plan.held)
         self.by_operator &= self.mirrored
         if dies:  # after the state was written, as plan.py demands

@@ -21,9 +21,9 @@ from imageserver.upstream.mirrors import (
     decode_refusals,
     decode_state,
     decode_status,
+    encode_document,
     encode_mirrors,
     encode_public,
-    encode_refusals,
     refusals_key,
     state_key,
     status_key,
@@ -63,7 +63,7 @@ def note_refusal(store: Store, name: str, key: str, reason: str, now: datetime, 
         before = decode_refusals(found.body, name).files if found else {}
         files = {**before, key: Refusal(reason, now.isoformat(timespec="seconds"))}
         newest = sorted(files, key=lambda key: files[key].at)[-MOST_REFUSALS:]
-        body = encode_refusals(MirrorRefusals(files={one: files[one] for one in newest}))
+        body = encode_document(MirrorRefusals(files={one: files[one] for one in newest}))
         if write(store, refusals_key(name), body, found) is None:
             raise RaceLost
 

@@ -35,8 +35,7 @@ from imageserver.upstream.mirrors import (
     MirrorStatus,
     decode_state,
     decode_status,
-    encode_state,
-    encode_status,
+    encode_document,
     state_key,
     status_key,
 )
@@ -143,7 +142,7 @@ class _Comparison:
         if len(self._run.failed) > failed:
             status = replace(status, error=str(self._run.failed[failed]))
         if not self._run.dry_run:  # if another run wrote a status at the same time, that stays: it is just as new
-            write(self._store, status_key(self._name), encode_status(status), self._status_seen)
+            write(self._store, status_key(self._name), encode_document(status), self._status_seen)
         return Followed(self._name, self._mirror, status, missing, unchanged=compared is None and not status.error)
 
     def _has_nothing_left(self) -> bool:
@@ -173,7 +172,7 @@ class _Comparison:
         )
         if self._run.dry_run:
             return
-        if write(self._store, state_key(self._name), encode_state(state), self._state_seen) is None:
+        if write(self._store, state_key(self._name), encode_document(state), self._state_seen) is None:
             raise CatalogBusy(f"another run compared {self._name} at the same time; the next one goes on from there")
 
     def _carry_out(self, compared: Comparison, missing: Sequence[UpstreamFile], status: MirrorStatus) -> MirrorStatus:

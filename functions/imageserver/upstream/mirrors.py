@@ -269,14 +269,9 @@ def decode_mirrors(body: bytes) -> dict[str, Mirror]:
     return mirrors
 
 
-def encode_state(state: MirrorState) -> bytes:
-    """Return the bytes of a state; equal states give equal bytes."""
-    return _encoder.encode(state)
-
-
-def encode_status(status: MirrorStatus) -> bytes:
-    """Return the bytes of a status."""
-    return _encoder.encode(status)
+def encode_document(document: MirrorState | MirrorStatus | MirrorRefusals) -> bytes:
+    """Return the bytes of one of a mirror's documents; equal documents give equal bytes."""
+    return _encoder.encode(document)
 
 
 def decode_status(body: bytes, name: str) -> MirrorStatus:
@@ -295,11 +290,6 @@ def encode_public(mirrors: Mapping[str, Mirror], statuses: Mapping[str, MirrorSt
     ]
     public.sort(key=lambda one: (one.stream, one.host, one.compared))
     return _encoder.encode(PublicMirrors(mirrors=tuple(public)))
-
-
-def encode_refusals(refusals: MirrorRefusals) -> bytes:
-    """Return the bytes of a mirror's refusals."""
-    return _encoder.encode(refusals)
 
 
 def decode_refusals(body: bytes, name: str) -> MirrorRefusals:

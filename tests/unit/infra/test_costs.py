@@ -20,7 +20,7 @@ from imageserver.operations.runs import Run
 from imageserver.operations.withdraw import withdraw
 from imageserver.storage.document_cache import DocumentCache
 from imageserver.storage.ranged_reader import LARGE
-from imageserver.upstream.mirrors import HeldVersion, MirrorState, encode_state
+from imageserver.upstream.mirrors import HeldVersion, MirrorState, encode_document
 from imageserver.versions.retention import Rule
 from tests.support import PROJECT, edge_views, images
 from tests.support.deployment.rules.alarms import METRICS, METRICS_OF_DELTAS, METRICS_OF_MIRRORS, metrics_of
@@ -141,7 +141,7 @@ def test_the_bill_adds_what_mirrors_add_to_the_template() -> None:
     assert memory == {"Mirror": costs.MIRROR_GB, "Copy": costs.COPY_GB}
     assert following.properties("CopiesQueue")["ReceiveMessageWaitTimeSeconds"] == 20
     version = {f"images/ubuntu/noble/amd64/default/2026{number:04}_1000": HeldVersion() for number in range(100)}
-    assert len(encode_state(MirrorState(held=version))) / 100 == pytest.approx(costs.HELD_BYTES, rel=0.2)
+    assert len(encode_document(MirrorState(held=version))) / 100 == pytest.approx(costs.HELD_BYTES, rel=0.2)
 
 
 def test_the_bill_adds_the_reads_that_views_cost_at_the_edge() -> None:

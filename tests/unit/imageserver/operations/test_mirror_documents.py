@@ -28,8 +28,7 @@ from imageserver.upstream.mirrors import (
     MirrorState,
     MirrorStatus,
     Refusal,
-    encode_state,
-    encode_status,
+    encode_document,
     state_key,
     status_key,
 )
@@ -94,8 +93,8 @@ def test_a_configuration_that_cannot_be_read_is_not_written_over(store: MemorySt
 
 def test_the_state_of_a_mirror_outlives_its_configuration_until_it_is_forgotten(store: MemoryStore) -> None:
     configure(store, "site", SITE, pause)
-    store.put(state_key("site"), encode_state(MirrorState(index_etag="e")))
-    store.put(status_key("site"), encode_status(MirrorStatus()))
+    store.put(state_key("site"), encode_document(MirrorState(index_etag="e")))
+    store.put(status_key("site"), encode_document(MirrorStatus()))
     assert unconfigure(store, "site", pause) == {}
     assert state_of(store, "site").index_etag == "e"
     forget(store, "site")
@@ -129,9 +128,9 @@ def public(store: MemoryStore) -> object:
 def test_the_public_document_names_only_hosts_streams_and_times_of_comparison(store: MemoryStore) -> None:
     site = replace(SITE, address="https://images.example.org:8443/a-token/")
     looked = MirrorStatus(looked="2026-11-27T02:00:00+00:00", compared="2026-11-26T01:00:00+00:00")
-    store.put(status_key("site"), encode_status(looked))
+    store.put(status_key("site"), encode_document(looked))
     failed = replace(looked, error="no answer", in_step="2026-11-27T01:00:00+00:00")
-    store.put(status_key("other"), encode_status(failed))
+    store.put(status_key("other"), encode_document(failed))
     announce(store, {"site": site, "other": OTHER, "new": replace(SITE, address="https://new.example.org")}, pause)
     assert public(store) == {
         "format": "mirrors:1.0",

@@ -23,9 +23,8 @@ from imageserver.upstream.mirrors import (
     decode_mirrors,
     decode_state,
     decode_status,
+    encode_document,
     encode_mirrors,
-    encode_state,
-    encode_status,
     state_key,
     status_key,
 )
@@ -122,11 +121,11 @@ STATE = MirrorState(
 
 
 def test_a_state_is_read_as_it_was_written() -> None:
-    assert decode_state(encode_state(STATE), "noble") == STATE
-    assert decode_state(encode_state(MirrorState()), "noble") == MirrorState()
+    assert decode_state(encode_document(STATE), "noble") == STATE
+    assert decode_state(encode_document(MirrorState()), "noble") == MirrorState()
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b'{"schema": 2}', encode_state(STATE).replace(b"00Z", b"00")])
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"schema": 2}', encode_document(STATE).replace(b"00Z", b"00")])
 def test_an_unreadable_state_is_not_taken_for_that_of_a_new_mirror(body: bytes) -> None:
     with pytest.raises(CatalogDamaged) as refusal:
         decode_state(body, "noble")
@@ -137,8 +136,8 @@ STATUS = MirrorStatus(began="2026-11-20T00:00:00+00:00", looked="2026-11-27T00:0
 
 
 def test_a_status_is_read_as_it_was_written() -> None:
-    assert decode_status(encode_status(STATUS), "noble") == STATUS
-    assert decode_status(encode_status(MirrorStatus()), "noble") == MirrorStatus()
+    assert decode_status(encode_document(STATUS), "noble") == STATUS
+    assert decode_status(encode_document(MirrorStatus()), "noble") == MirrorStatus()
 
 
 @pytest.mark.parametrize("body", [b"", b'{"schema": 2}', b'{"looked": "today"}', b'{"asked": {"k": "2026-11-27"}}'])
