@@ -30,7 +30,7 @@ def plan_figures(rounds: int, versions: int = VERSIONS) -> list[Figure]:
 
 def figures_of(versions: int, size_bytes: int, taken: Mapping[str, Sequence[Mapping[str, float]]]) -> list[Figure]:
     """Return the figures of both ways, the plan compared with plain JSON."""
-    files = {run["files"] for runs in taken.values() for run in runs}
+    files = {run["result"] for runs in taken.values() for run in runs}
     if len(files) != 1:
         raise click.ClickException(f"the plans have {sorted(files)} files, expected the same of each")
     what = f"{versions:,} versions of another server"

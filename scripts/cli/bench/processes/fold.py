@@ -6,12 +6,10 @@ than the document lists, as the publish function finds it when a version has arr
 
 import hashlib
 import json
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-from cli.bench.processes.read import peak_mib
+from cli.bench.processes.beside_json import run
 from imageserver.catalog.feeds import render_feed
 from imageserver.catalog.fold import fold, fold_index
 from imageserver.format import documents
@@ -93,15 +91,5 @@ def with_plain_json(folder: Path) -> int:
 WAYS: dict[str, Callable[[Path], int]] = {"fold": with_our_fold, "plain": with_plain_json}
 
 
-def main() -> None:
-    """Measure the way named by the first argument on the folder named by the second."""
-    if sys.argv[1] == "prepare":
-        print(prepare(int(sys.argv[3]), Path(sys.argv[2])))
-        return
-    begin = time.process_time()
-    WAYS[sys.argv[1]](Path(sys.argv[2]))
-    print(json.dumps({"cpu_s": time.process_time() - begin, "peak_mib": peak_mib()}))
-
-
 if __name__ == "__main__":
-    main()
+    run(prepare, WAYS)

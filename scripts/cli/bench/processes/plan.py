@@ -6,14 +6,12 @@ this server are not counted, because S3 answers them.
 
 import hashlib
 import json
-import sys
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cli.bench.processes.beside_json import run
 from cli.bench.processes.copy import Sink
-from cli.bench.processes.read import peak_mib
 from imageserver.format.documents import INDEX_KEY, products_key
 from imageserver.operations.mirror_compare import Comparer, Reader
 from imageserver.operations.runs import Run
@@ -98,15 +96,5 @@ def with_plain_json(folder: Path) -> int:
 WAYS: dict[str, Callable[[Path], int]] = {"plan": with_our_plan, "plain": with_plain_json}
 
 
-def main() -> None:
-    """Measure the way named by the first argument on the folder named by the second."""
-    if sys.argv[1] == "prepare":
-        print(prepare(int(sys.argv[3]), Path(sys.argv[2])))
-        return
-    begin = time.process_time()
-    files = WAYS[sys.argv[1]](Path(sys.argv[2]))
-    print(json.dumps({"cpu_s": time.process_time() - begin, "peak_mib": peak_mib(), "files": files}))
-
-
 if __name__ == "__main__":
-    main()
+    run(prepare, WAYS)

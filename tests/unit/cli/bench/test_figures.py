@@ -192,12 +192,12 @@ def test_a_plan_of_another_server_finds_the_same_files_as_plain_json(tmp_path: P
 
 def test_plans_that_differ_give_no_figures() -> None:
     runs = {
-        "plain": [{"cpu_s": 2.0, "peak_mib": 90.0, "files": 6}],
-        "plan": [{"cpu_s": 1.0, "peak_mib": 30.0, "files": 6}],
+        "plain": [{"cpu_s": 2.0, "peak_mib": 90.0, "result": 6}],
+        "plan": [{"cpu_s": 1.0, "peak_mib": 30.0, "result": 6}],
     }
     *_, cpu_plain, cpu, _, peak = planning.figures_of(4, 1 << 20, runs)
     assert (cpu.median, cpu.ratio, cpu.against) == (1.0, 2.0, cpu_plain.name)
     assert (peak.median, peak.ratio) == (30.0, 3.0)
-    runs["plan"][0]["files"] = 5
+    runs["plan"][0]["result"] = 5
     with pytest.raises(click.ClickException, match=r"\[5, 6\] files"):
         planning.figures_of(4, 1 << 20, runs)
