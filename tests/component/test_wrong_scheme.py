@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socketserver
+import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
@@ -11,7 +13,7 @@ import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
 from cli import aws, network
-from cli.admin import errors
+from cli.admin import errors, other_servers
 from cli.admin.other_servers import Web as Source
 from cli.smoke.web import Web
 from imageserver.errors import UpstreamRefused
@@ -20,7 +22,7 @@ from imageserver.remote.server import RemoteServer, RequestLimits
 from imageserver.upstream.mirrors import Mirror
 from local_stack.credentials import local_session
 from tests.component.test_company_network import presign
-from tests.component.test_uploads_scheme import APACHE, GO, NGINX
+from tests.component.test_uploads_scheme import APACHE, GO, NGINX, Resetting, over_tls
 from tests.support.servers.http import served
 
 INDEX = "streams/v1/index.json"
@@ -95,6 +97,30 @@ def test_another_bad_request_is_not_about_tls(reader: Reader) -> None:
             found = error
     assert "TLS" not in str(found)
     assert "400" in str(found)
+
+
+def test_an_import_does_not_try_a_certificate_again_that_cannot_be_verified() -> None:
+    began = time.monotonic()
+    with over_tls(Plain) as port, pytest.raises(UpstreamRefused, match="its certificate cannot be verified"):
+        by_import(f"https://127.0.0.1:{port}")
+    assert time.monotonic() - began < 5
+
+
+def test_an_import_tries_again_after_a_handshake_that_was_reset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(other_servers, "_RETRIES", other_servers._RETRIES.new(backoff_factor=0))
+    connections: list[None] = []
+
+    class Counting(Resetting):
+        def handle(self) -> None:
+            connections.append(None)
+            super().handle()
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Counting) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        with pytest.raises(UpstreamRefused, match="does not answer"):
+            by_import(f"https://127.0.0.1:{server.server_address[1]}")
+        server.shutdown()
+    assert len(connections) == 6
 
 
 @pytest.mark.parametrize(
