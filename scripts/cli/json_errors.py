@@ -38,6 +38,12 @@ def report(code: int, *reasons: str) -> None:
         _print(code, reasons)
 
 
+def answered() -> None:
+    """Print no object for a later error: standard output has the command's answer, and holds one document."""
+    if context := click.get_current_context(silent=True):
+        context.meta[_ASKED] = False
+
+
 @contextmanager
 def _reported(is_asked: bool) -> Iterator[None]:
     try:

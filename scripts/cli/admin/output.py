@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TransferSpeedColumn
 
+from cli import json_errors
 from cli.admin.errors import FOUND, explain
 from imageserver.format.wording import counted
 from imageserver.operations.runs import Run
@@ -25,7 +26,8 @@ def say(sentence: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON document."""
+    """Print one JSON document, the answer of the command."""
+    json_errors.answered()
     click.echo(json.dumps(value, indent=2))
 
 

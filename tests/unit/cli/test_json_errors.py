@@ -10,7 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from cli import presign
+from cli.admin import errors, output
 from cli.admin.__main__ import main as admin
+from cli.json_errors import JsonErrors
 from cli.smoke import __main__ as smoke
 
 USAGE = [
@@ -62,6 +64,18 @@ def test_another_error_has_the_same_form(command: click.Command, line: str, tmp_
     assert (done.exit_code, error["code"]) == (6, 6)
     assert error["reasons"][0].startswith("no local stack is running with the state folder")
     assert error["reasons"][0] in done.stderr
+
+
+def test_an_error_after_the_answer_adds_no_second_document() -> None:
+    @click.command(cls=JsonErrors)
+    @click.option("--json", "as_json", is_flag=True)
+    def command(as_json: bool) -> None:
+        output.print_json({"as_json": as_json})
+        errors.end(5, "the lease was not given back")
+
+    done = CliRunner().invoke(command, ["--json"], prog_name="smoke")
+    assert (json.loads(done.stdout), done.exit_code) == ({"as_json": True}, 5)
+    assert done.stderr == "smoke: the lease was not given back\n"
 
 
 def test_several_reasons_are_a_list() -> None:
