@@ -20,7 +20,6 @@ _CONFIG: Final = Config(
     response_checksum_validation="when_required",  # a CRC of each body costs 20 %, and sha256 is what counts here
     request_checksum_calculation="when_required",
     connect_timeout=5,
-    read_timeout=30,
     max_pool_connections=20,
 )
 
@@ -34,9 +33,12 @@ def _small_calls(answer_s: int) -> Config:
     return Config(retries={"mode": "standard", "max_attempts": 3}, connect_timeout=3, read_timeout=answer_s)
 
 
-def s3_client() -> S3Client:
-    """Return a client for S3 in the function's region, or at AWS_ENDPOINT_URL_S3."""
-    return boto3.client("s3", config=_CONFIG)
+def s3_client(answer_s: int = 30) -> S3Client:
+    """Return a client for S3 in the function's region, or at AWS_ENDPOINT_URL_S3.
+
+    A request that is not answered within `answer_s` is sent again. S3 may take long to store a part.
+    """
+    return boto3.client("s3", config=_CONFIG.merge(Config(read_timeout=answer_s)))
 
 
 @cache

@@ -80,7 +80,7 @@ HELD_FOR_ONE: Final = 2
 logger = Logger(use_rfc3339=True)  # Lambda takes lines with another form of time for INFO
 settings = Settings.from_environment(os.environ)
 rights = Rights.parse(settings.publishers)
-store = S3Uploads(s3_client(), settings.bucket)
+store = S3Uploads(s3_client(answer_s=5), settings.bucket)  # a request to the API ends after 29 s
 cache = DocumentCache(store)
 limits = Limits(settings.max_files, settings.max_versions, settings.max_products, settings.max_stored_bytes)
 quotas = Quotas(rights, limits, time.monotonic)

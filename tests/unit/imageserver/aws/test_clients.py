@@ -9,6 +9,7 @@ import pytest
 from gates import stack
 from imageserver.aws import clients
 from imageserver.aws.queues import HIDDEN_S, RENEW_S
+from tests.support.handlers import imported
 
 BACKOFF_S = 1 + 2
 """The longest pauses between three tries of a call, in botocore's standard mode."""
@@ -39,3 +40,12 @@ def test_the_api_reports_a_queue_that_does_not_answer() -> None:
 def test_publish_outlives_an_edge_that_does_not_answer() -> None:
     timeout_s = int(stack.deployed().properties("PublishFunction")["Timeout"])
     assert longest_s(clients.cloudfront_client.__wrapped__()) < timeout_s / 2
+
+
+def test_the_api_asks_s3_again_in_time() -> None:
+    timeout_s = int(stack.deployed().properties("UploadsFunction")["Timeout"])
+    with imported("imageserver.handlers.uploads", {"BUCKET": "b", "POWERTOOLS_SERVICE_NAME": "uploads"}) as app:
+        config = app.store._s3.meta.config
+    assert 3 * config.read_timeout < timeout_s
+    assert config.signature_version == "s3v4"
+    assert config.s3["addressing_style"] == "virtual"
