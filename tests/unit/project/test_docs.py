@@ -215,3 +215,9 @@ def test_every_example_uses_the_same_name_for_the_server() -> None:
     operated = "\n".join(PAGES[page] for page in PAGES if page.startswith(("infra/", "README")))
     assert set(re.findall(r"--stack(?:-name)? (\w+)", operated)) <= {"simplestreams", "NAME"}
     assert 'stack_name = "simplestreams"' in (PROJECT / "infra/samconfig.example.toml").read_text()
+
+
+def test_the_deployment_page_says_how_many_packages_are_built() -> None:
+    functions = [one for one in stacks.template()["Resources"].values() if one["Type"] == "AWS::Serverless::Function"]
+    (count,) = re.findall(r"^sam build +# (\d+) packages", PAGES["infra/README.md"], re.MULTILINE)
+    assert int(count) == len(functions)  # SAM also builds those whose condition is false
