@@ -5,6 +5,7 @@ Other files make a `system` of their own.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from http.server import ThreadingHTTPServer
@@ -56,3 +57,15 @@ def listener(tmp_path: Path) -> Iterator[ThreadingHTTPServer]:
     yield server
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def pauses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a file with a line for each pause. Pauses take no time."""
+    programs, pauses = tmp_path / "programs", tmp_path / "pauses"
+    programs.mkdir()
+    pauses.touch()
+    (programs / "sleep").write_text(f'#!/bin/sh\necho "$1" >>{pauses}\n')
+    (programs / "sleep").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    return pauses

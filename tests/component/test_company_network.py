@@ -2,7 +2,6 @@
 
 import ssl
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,12 +17,12 @@ from cli import network
 from cli.presign import presign as presigned
 from local_stack.credentials import local_session
 from tests.support import PROJECT
+from tests.support.presign_script import KEY, presign
 from tests.support.servers.http import served
 from tests.support.stack import VERSION, Stack, local_stack, put, version_prefix
 
 PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 NO_PROXY = ("no_proxy", "NO_PROXY")
-KEY = f"{version_prefix('proxied')}rootfs.squashfs"
 
 
 @dataclass
@@ -134,19 +133,6 @@ def test_presign_uses_the_authority_that_boto3_reads_or_names_the_variable(
     else:
         assert (done.returncode, done.stdout) == (1, "")
         assert f"AWS_CA_BUNDLE={file}" in done.stderr if variable else "PEM file in AWS_CA_BUNDLE" in done.stderr
-
-
-def presign(folder: Path, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    about = {
-        "PATH": "/usr/bin:/bin",
-        "HOME": str(folder),
-        "PYTHONPATH": f"{PROJECT}/scripts:{PROJECT}/functions:{PROJECT}/infra",
-    }
-    keys = {"AWS_ACCESS_KEY_ID": "AK", "AWS_SECRET_ACCESS_KEY": "SK", "AWS_REGION": "eu-central-1"}
-    command = (sys.executable, "-m", "cli.presign", *options, "--bucket", "images", KEY)
-    return subprocess.run(
-        command, env={**about, **keys, **variables}, capture_output=True, text=True, check=False, timeout=120
-    )
 
 
 def test_a_proxy_that_wants_a_password_is_named(proxy: Proxy, tmp_path: Path) -> None:

@@ -2,44 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import ssl
-import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import trustme
 
-from tests.support import PROJECT, images
 from tests.support.processes import free_port, need
 from tests.support.servers.proxy import proxy
+from tests.support.upload_script import Api, upload_image
 
 HOST = "uploads.example.org"
-IMAGE = images.unified_tarball()
-
-
-class Api(BaseHTTPRequestHandler):
-    """An upload API that has everything already and lists nothing."""
-
-    def do_GET(self) -> None:
-        self._answer(404, b"")
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self._answer(201, b"# upload present 1 x\n")
-
-    def _answer(self, code: int, body: bytes) -> None:
-        self.send_response(code)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Print nothing."""
 
 
 @dataclass
@@ -69,16 +46,6 @@ def network(tmp_path: Path) -> Iterator[Network]:
         server.server_close()
 
 
-def upload(folder: Path, api: str, **variables: str) -> tuple[int, str]:
-    """Run the script with these variables and no network settings of this machine; return exit code and output."""
-    image = folder / "image.tar.gz"
-    image.write_bytes(IMAGE)
-    command = (PROJECT / "scripts/upload", "--api", api, "--to", "a/b/amd64/d", "--version", "20261123", "--wait", "0")
-    own = {"PATH": os.environ["PATH"], "HOME": str(folder), "SIMPLESTREAMS_TOKEN": "t", **variables}
-    done = subprocess.run((*command, image), env=own, capture_output=True, text=True, check=False, timeout=20)
-    return done.returncode, done.stderr
-
-
 UPLOADED = (0, "images/a/b/amd64/d/20261123 is uploaded\n")
 
 
@@ -88,37 +55,37 @@ def test_an_upload_goes_through_a_proxy_with_a_login_to_a_server_of_a_private_au
 ) -> None:
     with proxy(network.port, "me:secret") as (address, seen):
         variables = {"https_proxy": f"http://me:secret@{address}", ca: str(network.ca_file)}
-        assert upload(tmp_path, f"https://{HOST}", **variables) == UPLOADED
+        assert upload_image(tmp_path, f"https://{HOST}", **variables) == UPLOADED
     assert set(seen) == {f"CONNECT {HOST}"}
 
 
 def test_a_missing_login_is_named_at_once_over_https_and_over_http(network: Network, tmp_path: Path) -> None:
     with proxy(network.port, "me:secret") as (address, _):
-        code, output = upload(
+        code, output = upload_image(
             tmp_path, f"https://{HOST}", https_proxy=f"http://{address}", CURL_CA_BUNDLE=str(network.ca_file)
         )
         assert (code, "the proxy wants a login: https_proxy=http://USER:PASSWORD@HOST:PORT" in output) == (1, True), (
             output
         )
-        code, output = upload(tmp_path, f"http://{HOST}", http_proxy=f"http://{address}")
+        code, output = upload_image(tmp_path, f"http://{HOST}", http_proxy=f"http://{address}")
         assert (code, "it wants a login: http_proxy=http://USER:PASSWORD@HOST:PORT" in output) == (1, True), output
 
 
 def test_a_host_that_the_proxy_refuses_is_named_at_once(network: Network, tmp_path: Path) -> None:
     with proxy(network.port, allowed="elsewhere.example.org") as (address, seen):
-        code, output = upload(tmp_path, f"https://{HOST}", https_proxy=f"http://{address}")
+        code, output = upload_image(tmp_path, f"https://{HOST}", https_proxy=f"http://{address}")
     assert (code, "have the proxy allow this host, or name it in no_proxy" in output, len(seen)) == (1, True, 1), output
 
 
 def test_an_unknown_private_authority_is_reported_at_once_with_the_variable_that_names_it(
     network: Network, tmp_path: Path
 ) -> None:
-    code, output = upload(tmp_path, f"https://localhost:{network.port}")
+    code, output = upload_image(tmp_path, f"https://localhost:{network.port}")
     assert (code, "name its file: CURL_CA_BUNDLE=/path/to/ca.pem" in output) == (1, True), output
 
 
 def test_a_missing_authority_file_is_named_with_its_variable(network: Network, tmp_path: Path) -> None:
-    code, output = upload(tmp_path, f"https://localhost:{network.port}", REQUESTS_CA_BUNDLE="/nowhere/ca.pem")
+    code, output = upload_image(tmp_path, f"https://localhost:{network.port}", REQUESTS_CA_BUNDLE="/nowhere/ca.pem")
     assert (code, "correct REQUESTS_CA_BUNDLE, which names /nowhere/ca.pem" in output) == (1, True), output
 
 
@@ -129,24 +96,12 @@ def test_loopback_is_never_reached_through_a_proxy(
 ) -> None:
     dead = f"http://127.0.0.1:{free_port()}"
     proxies = {"http_proxy": dead, "https_proxy": dead, "all_proxy": dead}
-    assert upload(tmp_path, f"http://{host}:{network.plain}", **proxies, **exempt) == UPLOADED
-
-
-@pytest.fixture
-def pauses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a file with a line for each pause. Pauses take no time."""
-    programs, pauses = tmp_path / "programs", tmp_path / "pauses"
-    programs.mkdir()
-    pauses.touch()
-    (programs / "sleep").write_text(f'#!/bin/sh\necho "$1" >>{pauses}\n')
-    (programs / "sleep").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-    return pauses
+    assert upload_image(tmp_path, f"http://{host}:{network.plain}", **proxies, **exempt) == UPLOADED
 
 
 @pytest.mark.parametrize("variable", ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"])
 def test_an_unreachable_proxy_is_named_at_once(tmp_path: Path, pauses: Path, variable: str) -> None:
-    code, output = upload(tmp_path, f"https://{HOST}", **{variable: f"http://127.0.0.1:{free_port()}"})
+    code, output = upload_image(tmp_path, f"https://{HOST}", **{variable: f"http://127.0.0.1:{free_port()}"})
     remedy = f"that is a proxy: correct {variable}, or name the API's host in no_proxy"
     assert (code, remedy in output, "127.0.0.1" in output) == (1, True, True), output
     assert pauses.read_text() == ""
@@ -154,16 +109,16 @@ def test_an_unreachable_proxy_is_named_at_once(tmp_path: Path, pauses: Path, var
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
 def test_an_unreachable_api_is_not_taken_for_a_proxy_and_is_retried(tmp_path: Path, pauses: Path, host: str) -> None:
-    code, output = upload(tmp_path, f"http://{host}:{free_port()}", http_proxy="http://127.0.0.1:1")
+    code, output = upload_image(tmp_path, f"http://{host}:{free_port()}", http_proxy="http://127.0.0.1:1")
     assert (code, "does not answer" in output, "proxy" in output) == (1, True, False), output
     assert len(pauses.read_text().split()) == 6
 
 
 def test_a_proxy_of_an_unknown_kind_is_not_retried(tmp_path: Path) -> None:
-    code, output = upload(tmp_path, f"https://{HOST}", https_proxy="ftp://proxy.example.org")
+    code, output = upload_image(tmp_path, f"https://{HOST}", https_proxy="ftp://proxy.example.org")
     assert (code, "roxy" in output, "in no_proxy" in output) == (1, True, True), output
 
 
 def test_a_proxy_with_an_unknown_host_name_is_named_at_once(tmp_path: Path) -> None:
-    code, output = upload(tmp_path, f"https://{HOST}", https_proxy="http://proxy.invalid:3128")
+    code, output = upload_image(tmp_path, f"https://{HOST}", https_proxy="http://proxy.invalid:3128")
     assert (code, "correct https_proxy, or name the API's host in no_proxy" in output) == (1, True), output

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import socket
 import socketserver
-import ssl
-import struct
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-import trustme
 
-from tests.component.test_uploads_proxy import Api, pauses, upload
 from tests.support.processes import need
 from tests.support.servers.http import served
-from tests.support.upload_script import programs
-
-__all__ = ["pauses"]  # a fixture
+from tests.support.servers.wrong_scheme import APACHE, GO, NGINX, Resetting, over_tls
+from tests.support.upload_script import Api, programs, upload_image
 
 HOST = "uploads.example.org"
 OPENSSL = "OpenSSL/3.0.19: error:0A00010B:SSL routines::wrong version number"
@@ -53,24 +44,10 @@ def curl_ends(folder: Path, pauses: Path, code: int, message: str) -> str:
     return programs(folder / "curl", **names)
 
 
-@contextmanager
-def over_tls(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
-    """Serve over TLS; yield the port."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    trustme.CA().issue_cert("localhost").configure_cert(context)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a handshake that fails, as it should
-    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield server.server_port
-    server.shutdown()
-    server.server_close()
-
-
 def test_https_on_a_port_without_tls_is_reported_at_once(tmp_path: Path, pauses: Path) -> None:
     need("curl")
     with served(Api) as port:
-        code, output = upload(tmp_path, f"https://127.0.0.1:{port}")
+        code, output = upload_image(tmp_path, f"https://127.0.0.1:{port}")
     remedy = f"; what answers does not speak TLS, correct the scheme of the address: http://127.0.0.1:{port}\n"
     assert (code, output.endswith(remedy), pauses.read_text()) == (1, True, ""), output
 
@@ -79,45 +56,32 @@ def test_https_on_a_port_without_tls_is_reported_at_once(tmp_path: Path, pauses:
 def test_a_port_without_tls_is_recognised_in_the_words_of_each_library(
     tmp_path: Path, pauses: Path, message: str
 ) -> None:
-    code, output = upload(tmp_path, f"https://{HOST}:8080", PATH=curl_ends(tmp_path, pauses, 35, message))
+    code, output = upload_image(tmp_path, f"https://{HOST}:8080", PATH=curl_ends(tmp_path, pauses, 35, message))
     assert (code, f"correct the scheme of the address: http://{HOST}:8080\n" in output) == (1, True), output
     assert pauses.read_text() == ""
 
 
 @pytest.mark.parametrize("message", MAY_PASS)
 def test_a_handshake_that_may_succeed_later_is_retried(tmp_path: Path, pauses: Path, message: str) -> None:
-    code, output = upload(tmp_path, f"https://{HOST}", PATH=curl_ends(tmp_path, pauses, 35, message))
+    code, output = upload_image(tmp_path, f"https://{HOST}", PATH=curl_ends(tmp_path, pauses, 35, message))
     assert (code, message.strip() in output, "scheme" in output) == (1, True, False), output
     assert len(pauses.read_text().split()) == 6
-
-
-class Resetting(socketserver.BaseRequestHandler):
-    """Reset each connection in the middle of its handshake."""
-
-    def handle(self) -> None:
-        self.request.recv(4096)
-        self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def test_a_connection_that_is_reset_during_the_handshake_is_retried(tmp_path: Path, pauses: Path) -> None:
     need("curl")
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Resetting) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        code, output = upload(tmp_path, f"https://127.0.0.1:{server.server_address[1]}")
+        code, output = upload_image(tmp_path, f"https://127.0.0.1:{server.server_address[1]}")
         server.shutdown()
     assert (code, "scheme" in output, len(pauses.read_text().split())) == (1, False, 6), output
 
 
 def test_an_https_proxy_on_a_port_without_tls_is_named(tmp_path: Path, pauses: Path) -> None:
     path = curl_ends(tmp_path, pauses, 35, OPENSSL)
-    code, output = upload(tmp_path, f"https://{HOST}", PATH=path, https_proxy="https://proxy.example.org:3128")
+    code, output = upload_image(tmp_path, f"https://{HOST}", PATH=path, https_proxy="https://proxy.example.org:3128")
     assert (code, output.endswith(f"address: http://{HOST}, or that of https_proxy\n")) == (1, True), output
     assert pauses.read_text() == ""
-
-
-NGINX = "<html><head><title>400 The plain HTTP request was sent to HTTPS port</title></head></html>"
-APACHE = "Reason: You're speaking plain HTTP to an SSL-enabled server port.<br />"
-GO = "Client sent an HTTP request to an HTTPS server.\n"
 
 
 @pytest.mark.parametrize("page", [NGINX, APACHE, GO])
@@ -127,11 +91,11 @@ def test_http_on_a_port_with_tls_is_reported_in_the_words_of_each_server(
     need("curl")
 
     class Refusing(Api):
-        def _answer(self, _code: int, _body: bytes) -> None:
-            super()._answer(400, page.encode())
+        def post(self) -> None:
+            self.answer(400, page.encode())
 
     with served(Refusing) as port:
-        code, output = upload(tmp_path, f"http://127.0.0.1:{port}")
+        code, output = upload_image(tmp_path, f"http://127.0.0.1:{port}")
     expected = (
         f"upload: the API at http://127.0.0.1:{port} answers 400; that port wants TLS, correct the scheme of the "
         f"address: https://127.0.0.1:{port}\n"
@@ -143,14 +107,14 @@ def test_http_on_a_port_that_answers_nothing_but_tls_is_explained(tmp_path: Path
     """It may be an outage too, so it is retried."""
     need("curl")
     with over_tls(Api) as port:
-        code, output = upload(tmp_path, f"http://127.0.0.1:{port}")
+        code, output = upload_image(tmp_path, f"http://127.0.0.1:{port}")
     remedy = f"; if that port wants TLS, correct the scheme of the address: https://127.0.0.1:{port}\n"
     assert (code, output.endswith(remedy), len(pauses.read_text().split())) == (1, True, 6), output
 
 
 def test_an_alert_of_tls_in_place_of_an_answer_is_reported_at_once(tmp_path: Path, pauses: Path) -> None:
     path = curl_ends(tmp_path, pauses, 1, "Received HTTP/0.9 when not allowed")
-    code, output = upload(tmp_path, f"http://{HOST}", PATH=path)
+    code, output = upload_image(tmp_path, f"http://{HOST}", PATH=path)
     assert (code, output.endswith(f"; that port wants TLS, correct the scheme of the address: https://{HOST}\n")) == (
         1,
         True,

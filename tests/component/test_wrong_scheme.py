@@ -21,9 +21,9 @@ from imageserver.remote.connections import NO_TLS, WANTS_TLS
 from imageserver.remote.server import RemoteServer, RequestLimits
 from imageserver.upstream.mirrors import Mirror
 from local_stack.credentials import local_session
-from tests.component.test_company_network import presign
-from tests.component.test_uploads_scheme import APACHE, GO, NGINX, Resetting, over_tls
+from tests.support.presign_script import presign
 from tests.support.servers.http import served
+from tests.support.servers.wrong_scheme import APACHE, GO, NGINX, Resetting, over_tls
 
 INDEX = "streams/v1/index.json"
 PATIENT = RequestLimits(pause_s=1e6)
