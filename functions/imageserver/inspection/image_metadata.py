@@ -25,12 +25,12 @@ _MODE: Final = re.compile(r"[0-7]{3}|0[0-7]*|0[oO][0-7]+|0[xX][0-9a-fA-F]+|0[bB]
 _SECONDS: Final = "a whole number without quotes (seconds since 1970)"
 
 
-def check_metadata_yaml(body: bytes, arch: str, templates: Mapping[str, bool] | None = None) -> tuple[str, ...]:
+def check_metadata_yaml(body: bytes, arch: str, templates: Mapping[str, str] | None = None) -> tuple[str, ...]:
     """Check the metadata.yaml of an image against the architecture of its folder; return warnings.
 
-    `templates` maps the names below `templates/` in the same tarball to whether each is a regular file; None if the
-    tarball was not searched. Raise InvalidUpload (completing "holds a metadata.yaml that …") if a client could not
-    decode it, could not apply one of its templates, or would start an image of another architecture.
+    `templates` maps the names below `templates/` in the same tarball to why a daemon cannot apply that one, empty if it
+    can; None if the tarball was not searched. Raise InvalidUpload (completing "holds a metadata.yaml that …") if a
+    client could not decode it, could not apply one of its templates, or would start an image of another architecture.
     """
     document = go_yaml.load(body)
     if document.root is None or document.root.kind != "mapping":
@@ -139,7 +139,7 @@ def _applied_templates(reader: Reader, fields: Mapping[str, Node]) -> Iterator[t
             yield path, node, entries
 
 
-def _template_problem(target: str, texts: Mapping[str, str], files: Mapping[str, bool] | None) -> str:
+def _template_problem(target: str, texts: Mapping[str, str], files: Mapping[str, str] | None) -> str:
     """Return what a daemon would fail on, completing "metadata.yaml …"; empty if nothing.
 
     `target` is the path of the file that the template becomes. A current daemon opens it within the root and fails
@@ -154,8 +154,8 @@ def _template_problem(target: str, texts: Mapping[str, str], files: Mapping[str,
         return f"names the template {_text(name)}, expected the name of a file in templates/"
     if files is not None and name not in files:
         return f"names the template {_text(name)}, expected a file templates/{name} in the same tarball, which has none"
-    if files is not None and not files[name]:
-        return f"names the template {_text(name)}, which is no regular file in the tarball"
+    if files is not None and files[name]:
+        return f"names the template {_text(name)}, which {files[name]}"
     for owner in ("uid", "gid"):
         if texts[owner] and not _WHOLE_NUMBER.fullmatch(texts[owner]):
             return f"gives a template the {owner} {_text(texts[owner])}, expected a number"

@@ -12,7 +12,7 @@ from itertools import chain, islice
 from typing import Final, Literal
 
 from imageserver.format.wording import escaped, quoted
-from imageserver.inspection import foreign, qcow2
+from imageserver.inspection import foreign, pongo, qcow2
 from imageserver.inspection.tar_members import BLOCK, BadTar, Member, Members, is_header
 from imageserver.inspection.tar_tree import TarTree
 from imageserver.inspection.unpacking import BZIP2, GZIP, LZMA, XZ, ZSTD, UnreadableArchive, compression, unpacked
@@ -28,6 +28,7 @@ START_BYTES: Final = MIB
 _START_MEMBERS: Final = 100
 MOST_FOR_TEMPLATES: Final = 4 << 30
 """Unpacked bytes of a unified tarball that are searched for its templates: under a minute of xz."""
+_MOST_TEMPLATE_BYTES: Final = MIB  # of all templates of an image, which have some hundred bytes each
 _MOST_ALIKE: Final = 10  # files metadata.yaml, or rootfs.img; `tar --append` leaves a few
 _LONGEST_FILE_NAME: Final = 255  # names of a file system; a tarball may hold longer ones, up to a MiB each
 _PACK_AGAIN: Final = "pack the file system with tar"
@@ -60,13 +61,13 @@ class WholeImage(Exception):
 class ImageTarball:
     """The content of an image's tarball: the bytes of its metadata.yaml, and which root it holds.
 
-    `templates` maps the names below `templates/` to whether each is a regular file. It is None if not all needed ones
-    were found within the bytes that are searched.
+    `templates` maps the names below `templates/` to why a daemon cannot apply that one, completing "a template that …";
+    empty if it can. It is None if not all needed ones were found within the bytes that are searched.
     """
 
     metadata_yaml: bytes
     content: Content
-    templates: Mapping[str, bool] | None
+    templates: Mapping[str, str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +188,9 @@ class _TarballContents:
     bodies: int = 0
     disks: int = 0
     content: Content = "metadata"
-    templates: dict[str, bool] = field(default_factory=dict)
+    templates: dict[str, str] = field(default_factory=dict)
+    template_bytes: int = 0
+    """How much of the templates was read."""
     names: set[str] = field(default_factory=set)
     """Top-level names, to recognise a tarball without a metadata.yaml."""
     metadata_folder: str = ""
@@ -220,13 +223,22 @@ class _TarballContents:
                     raise UnreadableArchive(f"holds more than {_MOST_ALIKE} files rootfs.img")
                 _check_disk(members, member)
             if path[0] == "templates" and 0 < len(name := "/".join(path[1:])) <= _LONGEST_FILE_NAME:
-                self.templates[name] = member.is_file or member.is_hard_link
+                self.templates[name] = self._template_problem(members, member)
                 if len(self.templates) > METADATA_LIMITS.members:
                     raise UnreadableArchive(f"holds more than {METADATA_LIMITS.members:,} files in templates/")
         if path[:1] != ["rootfs"] or len(path) == 1:
             self.tree.add(member, path)
         if whole and self.content != "metadata":
             raise WholeImage(escaped("/".join(path)))
+
+    def _template_problem(self, members: Members, member: Member) -> str:
+        """Return why a daemon cannot apply a template; empty if it can, or if there is more to read than is read."""
+        if not (member.is_file or member.is_hard_link):
+            return "is no regular file in the tarball"
+        self.template_bytes += member.size
+        if member.is_hard_link or member.is_sparse or self.template_bytes > _MOST_TEMPLATE_BYTES:
+            return ""
+        return pongo.problem(b"".join(members.content()))
 
     def why_no_metadata(self) -> str:
         """Return what a tarball without a metadata.yaml at its top is, and what to do."""

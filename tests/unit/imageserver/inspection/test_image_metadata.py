@@ -9,7 +9,7 @@ from imageserver.inspection import go_yaml
 from imageserver.inspection.image_metadata import check_metadata_yaml
 
 OK = "architecture: x86_64\n"
-FILES = {"hostname.tpl": True, "link.tpl": False}
+FILES = {"hostname.tpl": "", "link.tpl": "is no regular file in the tarball"}
 HOSTNAME = "templates:\n  /etc/hostname:\n    when: [create]\n    "
 
 
@@ -267,12 +267,12 @@ def test_a_template_is_not_looked_for_where_the_archive_was_not_read() -> None:
 )
 def test_a_template_may_become_any_file_of_the_root(target: str) -> None:
     more = f"templates:\n  {target}: {{when: [start], template: a.tpl}}"
-    assert check_metadata_yaml((OK + more).encode(), "amd64", {"a.tpl": True}) == ()
+    assert check_metadata_yaml((OK + more).encode(), "amd64", {"a.tpl": ""}) == ()
 
 
 def test_the_target_of_a_template_that_no_event_applies_does_not_matter() -> None:
     more = "templates: {../x: {when: [boot], template: a.tpl}}"
-    assert check_metadata_yaml((OK + more).encode(), "amd64", {"a.tpl": True}) == ()
+    assert check_metadata_yaml((OK + more).encode(), "amd64", {"a.tpl": ""}) == ()
 
 
 def test_a_property_of_an_architecture_that_no_client_knows_is_a_warning() -> None:

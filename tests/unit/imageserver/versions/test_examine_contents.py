@@ -144,6 +144,15 @@ TEMPLATES = {
     "in the root's own folder": ({"metadata.yaml": NEEDS, **TREE, "rootfs/templates/hosts.tpl": b"x"}, MISSING),
     "under another name": ({"metadata.yaml": NEEDS, **TREE, "templates/hostname.tpl": b"x"}, MISSING),
     "a folder": ({"metadata.yaml": NEEDS, **TREE, "templates/hosts.tpl/x": b"x"}, MISSING),
+    "with a comment that is not closed": (
+        {"metadata.yaml": NEEDS, **TREE, "templates/hosts.tpl": b"echo ${#hosts[@]}\n"},
+        "names the template 'hosts.tpl', which opens '{#hosts[@]}' in line 1, expected #} behind it in the same line",
+    ),
+    "the same, and nothing applies it": ({"metadata.yaml": UNUSED, **TREE, "templates/hosts.tpl": b"{#"}, ""),
+    "the same behind the bytes that are read": (
+        {"metadata.yaml": NEEDS, **TREE, "templates/hosts.tpl": bytes(1 << 20) + b"{#"},
+        "",
+    ),
     "nowhere, and nothing applies it": ({"metadata.yaml": UNUSED, **TREE}, ""),
 }
 
