@@ -9,7 +9,8 @@ contradicts its superblock, is found here and not when the first container start
 
 Inodes and directories are stored in metadata blocks, each compressed on its own after two bytes with its length. The
 names in the root folder distinguish a whole image from a root; a few KiB are unpacked for them. Python's library has
-neither lzo nor lz4, so an image in these is taken for a root, and so is one whose root folder cannot be read.
+no lz4, so its blocks are unpacked here. It has no lzo, so an image in lzo is taken for a root, and so is one whose root
+folder cannot be read.
 """
 
 import lzma
@@ -18,6 +19,7 @@ import sys
 import zlib
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from imageserver.inspection import foreign
@@ -37,6 +39,7 @@ _STORED: Final = 1 << 15
 """The bit in the length of a metadata block that says it is not compressed."""
 _MOST_BLOCKS: Final = 3  # consecutive ones: an inode or the start of a folder may span two
 _LZMA_MEMORY: Final = 32 << 20
+_LZ4_SHORTEST, _LZ4_LONG = 4, 15
 _FOLDER_TYPE, _LONG_FOLDER_TYPE = 1, 8
 _FOLDER: Final = struct.Struct("<H14xIIHHI")
 _LONG_FOLDER: Final = struct.Struct("<H18xII6xH4x")
@@ -200,6 +203,35 @@ def _unzstd(packed: bytes) -> bytes:
         raise _Unread from error
 
 
+def _unlz4(packed: bytes) -> bytes:
+    """Unpack a block of lz4: literal bytes and copies of what was made before, in turn (lz4_Block_format.md)."""
+    made = bytearray()
+    source = iter(packed)
+    try:
+        for token in source:
+            made += bytes(islice(source, _lz4_length(token >> 4, source)))
+            if (low := next(source, None)) is None:
+                return bytes(made)  # the last copy is left out
+            offset = low | next(source) << 8
+            length = _lz4_length(token & 15, source) + _LZ4_SHORTEST
+            if not 0 < offset <= len(made) or len(made) + length > _BLOCK_BYTES:
+                break
+            copied = made[-offset:]
+            made += (copied * (length // offset + 1))[:length]
+    except StopIteration:
+        pass
+    raise _Unread
+
+
+def _lz4_length(length: int, source: Iterator[int]) -> int:
+    """Return a length of which four bits are known: the largest is followed by bytes to add, up to one below 255."""
+    more = length == _LZ4_LONG
+    while more:
+        length += (byte := next(source))
+        more = byte == 255
+    return length
+
+
 def _unlzma(packed: bytes) -> bytes:
     return lzma.LZMADecompressor(memlimit=_LZMA_MEMORY).decompress(packed, _BLOCK_BYTES)
 
@@ -208,6 +240,7 @@ _UNPACK: Final[dict[int, Callable[[bytes], bytes]]] = {
     1: lambda packed: zlib.decompressobj().decompress(packed, _BLOCK_BYTES),
     2: _unlzma,
     4: _unlzma,  # xz
+    5: _unlz4,
     6: _unzstd,
 }
 

@@ -109,11 +109,20 @@ def test_reading_stops_at_an_invalid_header() -> None:
 
 
 WHOLE = ("metadata.yaml", "rootfs", "templates")
+
+
+def lz4_literals(block: bytes) -> bytes:
+    """Return a block of lz4 without a copy in it."""
+    long, rest = divmod(max(0, len(block) - 15), 255)
+    return bytes([min(len(block), 15) << 4]) + (b"\xff" * long + bytes([rest])) * (len(block) >= 15) + block
+
+
 PACKED: dict[str, tuple[int, Callable[[bytes], bytes] | None]] = {
     "gzip": (1, zlib.compress),
     "lzma": (2, lambda block: lzma.compress(block, lzma.FORMAT_ALONE)),
     "xz": (4, lzma.compress),
     "zstd": (6, zstd.compress),
+    "lz4": (5, lz4_literals),
     "nothing": (1, None),
 }
 
@@ -150,9 +159,8 @@ def test_a_squashfs_is_a_root_unless_its_top_folder_is_that_of_an_image(names: t
     assert bool(message) == bool(found)
 
 
-@pytest.mark.parametrize("compression", [3, 5])
-def test_a_squashfs_of_an_unsupported_compression_is_taken_for_a_root(compression: int) -> None:
-    assert refusal(images.squashfs_of(*WHOLE, compression=compression)) == ""
+def test_a_squashfs_of_an_unsupported_compression_is_taken_for_a_root() -> None:
+    assert refusal(images.squashfs_of(*WHOLE, compression=3)) == ""
 
 
 @pytest.mark.parametrize("compression", range(1, 7))
@@ -167,7 +175,7 @@ def test_an_unreadable_root_folder_decides_nothing(compression: int) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("mksquashfs"), reason="mksquashfs is not installed")
-@pytest.mark.parametrize("how", ["gzip", "xz", "zstd", "lzma"])
+@pytest.mark.parametrize("how", ["gzip", "xz", "zstd", "lzma", "lz4", "lz4 -Xhc"])
 def test_images_and_roots_made_by_mksquashfs_are_distinguished(tmp_path: Path, how: str) -> None:
     for folder in ("rootfs/etc", "rootfs/usr/bin", "templates"):
         (tmp_path / "image" / folder).mkdir(parents=True)
@@ -178,7 +186,8 @@ def test_images_and_roots_made_by_mksquashfs_are_distinguished(tmp_path: Path, h
     for folder in ("image", "image/rootfs"):
         made = tmp_path / "made"
         subprocess.run(
-            ["mksquashfs", tmp_path / folder, made, "-noappend", "-quiet", "-no-progress", "-comp", how], check=True
+            ["mksquashfs", tmp_path / folder, made, "-noappend", "-quiet", "-no-progress", "-comp", *how.split()],
+            check=True,
         )
         refusals.append(refusal(made.read_bytes()))
     assert "is a whole image in squashfs form" in refusals[0]
