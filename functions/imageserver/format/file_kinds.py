@@ -51,7 +51,8 @@ UNIFIED_FTYPES: Final[dict[str, str]] = {"lxd": "lxd_combined.tar.gz", "incus": 
 UNIFIED_VM_CLIENTS: Final = ("incus",)
 """The client that reads `combined_type`, and so a virtual machine in one tarball: Incus from 7.1 on, no LXD."""
 
-_TAR = r"tar(\.(gz|xz|zst|bz2|lzma))?"
+_PACKED = r"\.(gz|xz|zst|bz2|lzma)"
+_TAR = rf"tar({_PACKED})?"
 _ANY_TAR = rf"({_TAR}|tgz|txz|tbz2?|tzst|tlz)"
 _ROOT_TAR = re.compile(rf"root(fs)?\.{_TAR}")
 _UNIFIED = re.compile(rf".+\.{_ANY_TAR}")
@@ -76,6 +77,10 @@ _DELTA_WITHOUT_BASE: Final = (
     "disk.<base version>.qcow2.vcdiff, and upload that"
 )
 _SQUASHED_METADATA = re.compile(r"(meta-.+|metadata|meta|lxd|incus)\.squashfs")
+_COPY = re.compile(
+    r"(?P<file>.+?)(~|(\.(tmp|temp|part|partial|filepart|download|crdownload|bak|old|orig|new|[0-9]{1,3}))+)"
+)
+"""Matches what programs call a file that they have not finished, or one of which there are several."""
 _OTHER_SUMS = re.compile(r"(sha256sums?|checksums?)([.-](txt|asc))?|.+\.sha256(sums?)?(\.txt)?", re.IGNORECASE)
 _CONVERTED_BY: Final[tuple[tuple[re.Pattern[str], str, str], ...]] = (
     (_SQUASHED_METADATA, "metadata in squashfs form, which clients read and this server does not",
@@ -95,11 +100,17 @@ _CONVERTED_BY: Final[tuple[tuple[re.Pattern[str], str, str], ...]] = (
      "install it, qemu-img convert -O qcow2 the disk of that machine to disk.qcow2"),
     (re.compile(r".+\.(ova|ovf)"), "an appliance of another hypervisor",
      "unpack it, qemu-img convert -O qcow2 its disk to disk.qcow2"),
-    (re.compile(r".+\.(zip|7z|rar|cpio)"), "an archive that clients do not read", "unpack it, pack it with tar -cJf"),
+    (re.compile(r".+\.tar\.(zstd|xzip|gzip|bzip2)"), "a tarball whose ending is not recognised",
+     "name it .tar.zst, .tar.xz, .tar.gz or .tar.bz2"),
+    (re.compile(r".+\.(xdelta3?|xd3|delta)"), "a delta under a name that is not recognised",
+     "name it rootfs.<base version>.vcdiff"),
+    (re.compile(r"image\.yml"), "a definition under a name that is not recognised", "name it image.yaml"),
+    (re.compile(rf".+\.(zip|7z|rar|cpio({_PACKED})?)"), "an archive that clients do not read",
+     "unpack it, pack it with tar -cJf"),
     (re.compile(r".+\.(ext[234]|erofs|btrfs|xfs)"), "a bare file system",
      "mount it, mksquashfs what is in it to rootfs.squashfs"),
     (re.compile(r"metadata\.ya?ml"), "metadata that is not packed", "tar -cJf lxd.tar.xz metadata.yaml"),
-    (re.compile(r".+\.(squashfs|qcow2|img|raw)\.(gz|xz|zst|bz2|lzma)"), "a root that is compressed once more",
+    (re.compile(rf".+\.(squashfs|qcow2|img|raw|vcdiff){_PACKED}"), "a file of an image that is compressed once more",
      "unpack {file}"),
     (re.compile(r"(md5|sha1|sha224|sha384|sha512|b2)sums?(\.txt)?", re.IGNORECASE),
      "a list of digests that are not compared", "make a SHA256SUMS with sha256sum"),
@@ -146,6 +157,9 @@ def conversion(file: str) -> str:
         return "" if _delta(file).role is Role.DELTA else _DELTA_WITHOUT_BASE
     if found:
         return f"is {found[0]}; {found[1].format(file=_in_command(file))}, and upload that"
+    copy = _COPY.fullmatch(file)
+    if copy and classify(name := copy["file"]).role is not Role.OTHER:
+        return f"is named as a copy of {name}, or a part of it; if it is whole, name it {name}, and upload that"
     lower = file.lower()
     if (
         file != lower
