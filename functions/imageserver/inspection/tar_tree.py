@@ -14,17 +14,20 @@ _MOST_PATHS: Final = 20_000
 _MOST_PARTS: Final = 64
 _LARGEST_OWNER: Final = (1 << 32) - 1
 
-_Folder = dict[str, "_Folder | None"]
+_MOST_LINKS: Final = 40  # that Linux follows in one path
+
+_Entry = dict[str, "_Entry"] | str
+"""A folder with what is in it. A symbolic link is its target, any other file is ""."""
 
 
 @dataclass(slots=True)
 class TarTree:
-    """The paths that were unpacked so far: a folder with what is in it, or None for anything else.
+    """The paths that were unpacked so far. A tar with more or deeper paths than are kept is no longer checked.
 
-    A tar with more or deeper paths than are kept is no longer checked.
+    `paths` counts them, and what was followed of links.
     """
 
-    top: _Folder = field(default_factory=dict)
+    top: dict[str, _Entry] = field(default_factory=dict)
     paths: int = 0
 
     def add(self, member: Member, path: list[str]) -> None:
@@ -50,25 +53,51 @@ class TarTree:
         folder = self.top
         for depth, part in enumerate(path[:-1], start=1):
             self.paths += part not in folder
-            below = folder.setdefault(part, {})
-            if below is None:
+            below = self._followed(folder.setdefault(part, {}))
+            if not isinstance(below, dict):
                 return f"{quoted('/'.join(path[:depth]))} before it is no folder"
             folder = below
         found = folder.get(path[-1])
-        if found and not member.is_folder:
+        if found and isinstance(found, dict) and not member.is_folder:
             return "a folder with something in it is there already"
         self.paths += path[-1] not in folder
-        folder[path[-1]] = (found or {}) if member.is_folder else None
+        if member.is_folder:
+            folder[path[-1]] = found if isinstance(found, dict) else {}
+        else:
+            folder[path[-1]] = _target(member, path)
         return ""
+
+    def _followed(self, entry: _Entry) -> _Entry | None:
+        """Return where a symbolic link leads in the end; None for nowhere. Any other entry is returned as it is."""
+        found: _Entry | None = entry
+        links, ahead = 0, list[str]()
+        while found and (ahead or isinstance(found, str)):
+            if isinstance(found, dict):
+                found = found.get(ahead.pop())
+            elif (links := links + 1) <= _MOST_LINKS:
+                parts = _parts(found)
+                self.paths += len(parts)  # so that hostile links do not take more time than hostile paths
+                ahead += reversed(parts)
+                found = self.top
+            else:
+                found = None
+        return None if ahead else found
 
     def _has(self, path: list[str]) -> bool:
         """Return whether a path is that of a file. What is below rootfs/ is not kept."""
         if path[:1] == ["rootfs"]:
             return True
-        folder: _Folder | None = self.top
-        for part in path[:-1]:
-            folder = folder.get(part) if folder else None
-        return folder is not None and bool(path) and folder.get(path[-1], {}) is None
+        folder = self._followed("/".join(path[:-1]) or ".")
+        return isinstance(folder, dict) and bool(path) and isinstance(folder.get(path[-1]), str)
+
+
+def _target(member: Member, path: list[str]) -> str:
+    """Return where a symbolic link at this path leads; "" for any other member.
+
+    The same for a link that goes up: until its end, tar has an empty file in its place.
+    """
+    parts = member.linkname.split("/")
+    return "/".join((*path[:-1], *parts)) if member.is_symbolic_link and ".." not in parts else ""
 
 
 def _parts(path: str) -> list[str]:

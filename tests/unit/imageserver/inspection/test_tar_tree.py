@@ -19,6 +19,10 @@ def link(name: str, target: str) -> tarfile.TarInfo:
     return images.special(name, tarfile.LNKTYPE, target)
 
 
+def symlink(name: str, target: str) -> tarfile.TarInfo:
+    return images.special(name, tarfile.SYMTYPE, target)
+
+
 def owned(uid: int) -> tarfile.TarInfo:
     info = tarfile.TarInfo("x")
     info.uid = uid
@@ -32,7 +36,10 @@ def owned(uid: int) -> tarfile.TarInfo:
         ([link("templates/a", "templates/b"), ("templates/b", b"")], "holds 'templates/a', which tar cannot unpack"),
         ([folder("templates"), link("a", "templates")], "it is a hard link to 'templates'"),
         ([("templates", b""), ("templates/a", b"")], "holds 'templates/a', which tar cannot unpack: 'templates'"),
-        ([images.special("a", tarfile.SYMTYPE, "b"), ("a/c", b"")], "'a' before it is no folder"),
+        ([symlink("a", "b"), ("a/c", b"")], "'a' before it is no folder"),
+        ([symlink("a", "metadata.yaml"), ("a/c", b"")], "'a' before it is no folder"),
+        ([symlink("a", "a"), ("a/c", b"")], "'a' before it is no folder"),
+        ([folder("b"), folder("d"), symlink("d/a", "../b"), ("d/a/c", b"")], "'d/a' before it is no folder"),
         ([("a/b", b""), ("a", b"")], "holds 'a', which tar cannot unpack: a folder with something in it is there"),
         ([("templates/" + "é" * 128, b"")], "its name has more than 255 bytes between slashes"),
         ([owned(1 << 32)], "its owner is 4294967296:0, expected two numbers from 0 to 4294967295"),
@@ -57,7 +64,10 @@ def test_a_member_that_tar_cannot_unpack_is_refused(
         [folder("a"), ("a", b"")],
         [("a", b""), folder("a"), ("a/b", b"")],
         [folder("a/"), ("a/b", b""), folder("a"), ("a/b", b"")],
-        [("a", b"1"), ("a", b"2"), images.special("a", tarfile.SYMTYPE, "templates")],
+        [("a", b"1"), ("a", b"2"), symlink("a", "templates")],
+        [folder("b"), symlink("a", "./b"), ("a/c", b""), link("d", "b/c"), link("e", "a/c")],
+        [folder("b/c"), symlink("b/a", "c"), symlink("a", "b/a"), ("a/x", b""), link("y", "b/c/x")],
+        [folder("b"), symlink("a", "b"), ("a/c", b""), ("a", b"")],
         [(f"{'f' * 255}/{'g' * 255}", b"")],
         [("/".join("d" * 65), b""), link("a", "b")],  # no longer checked
         [folder("./"), folder(".")],
