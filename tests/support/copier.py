@@ -24,11 +24,15 @@ from tests.support.upload_api import s3_client
 
 PART = 5 << 20
 """The smallest that S3 takes."""
+CONNECTIONS = 4
+"""The default of a mirror."""
 
 
-def copy_once(endpoint: str, bucket: str, address: str, file: UpstreamFile, read_s: float = 60) -> Copied:
+def copy_once(
+    endpoint: str, bucket: str, address: str, file: UpstreamFile, read_s: float = 60, connections: int = CONNECTIONS
+) -> Copied:
     """Run a copy once. It may read for the given number of seconds, in parts of 5 MiB."""
-    mirror = Mirror(address=address, stream="images", only=("all",), allow_private=True)
+    mirror = Mirror(address=address, stream="images", only=("all",), allow_private=True, connections=connections)
     until = time.monotonic() + read_s + STOP_S
     with closing(RemoteServer(mirror, "ops@example.org", RequestLimits(part_bytes=PART, pause_s=0.01))) as upstream:
         services = CopyServices(
