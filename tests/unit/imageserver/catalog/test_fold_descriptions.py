@@ -98,9 +98,13 @@ TABLE: dict[str, Row] = {
             ("JSON", f'{{"rootfs.squashfs": "{WRONG}"}}'),
             ("certutil", f"SHA256 hash of rootfs.squashfs:\n{WRONG}\nCertUtil: completed."),
             ("PowerShell", f"SHA256          {WRONG}       C:\\out\\rootfs.squashfs"),
-            ("two digests", f"{images.sha256_hex(SQUASHFS)}  rootfs.squashfs\n{WRONG}  out/rootfs.squashfs"),
+            ("two digests", f"{images.sha256_hex(SQUASHFS)}  rootfs.squashfs\n{WRONG}  ./rootfs.squashfs"),
+            ("two folders", f"{images.sha256_hex(SQUASHFS)}  out/rootfs.squashfs\n{WRONG}  vm/rootfs.squashfs"),
         )
     },
+    "6 a line with a folder beside one without": row(
+        sums(f"{GOOD_SUMS}\n{WRONG}  vm/rootfs.squashfs\n"), "rootfs.squashfs"
+    ),
     "6 it covers another name": row(sums(f"{WRONG}  noble.squashfs"), reason="covers no file of"),
     "6 a root that it leaves out": row(
         sums(GOOD_SUMS.splitlines()[0]), "rootfs.squashfs", reason="is not in SHA256SUMS"
