@@ -26,8 +26,8 @@ from tests.support.processes import free_port, run
 from tests.support.servers.fault_proxy import faulty_wire
 from tests.support.stack import Stack, local_stack
 
-pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
-one_at_a_time = pytest.mark.xdist_group("kill")
+# The heavy tests are two groups that take about equally long, this one and `lxd`.
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900), pytest.mark.xdist_group("kill")]
 """Next to another of them a two-core machine is never far enough behind to need every worker."""
 
 HANDLERS = {"imageserver.handlers.digest.handler": 8, "imageserver.handlers.publish.handler": 2}
@@ -179,7 +179,6 @@ def record_figures(kill_run: KillRun, seconds: float, record_property: Callable[
     assert kill_run.verified
 
 
-@one_at_a_time
 def test_nothing_is_lost_doubled_or_torn_while_workers_are_killed(
     request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
 ) -> None:
@@ -190,7 +189,6 @@ def test_nothing_is_lost_doubled_or_torn_while_workers_are_killed(
         record_figures(kill_run, seconds, record_property)
 
 
-@pytest.mark.xdist_group("lxd")  # the heavy tests are two groups that take equally long
 def test_a_version_that_kills_each_worker_delays_no_other(record_property: Callable[[str, object], None]) -> None:
     """With the timeouts of a deployment, where the queue itself would hide received messages for an hour and a half."""
     paths = [f"images/os{number}/1/amd64/default/20261101_10:00" for number in range(10)]
@@ -230,7 +228,6 @@ def test_a_version_that_kills_each_worker_delays_no_other(record_property: Calla
         assert killed, "nobody was killed"
 
 
-@one_at_a_time
 def test_nothing_is_lost_doubled_or_torn_while_storage_connections_break_too(
     request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
 ) -> None:
