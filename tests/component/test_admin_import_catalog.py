@@ -281,7 +281,9 @@ def test_a_file_whose_size_the_catalog_does_not_state_is_imported(
     would = json.loads(admin(source, "--into", "images-other", code=1).stdout)
     assert would["bytes"] > len(IMAGE["lxd.tar.xz"]) + len(IMAGE["rootfs.squashfs"]), would
     assert json.loads(admin(source, "--into", "images-other", "--yes", code=1).stdout)["copied"] == 3
-    assert deployment.store.read(f"{HERE}/rootfs.squashfs").body == IMAGE["rootfs.squashfs"]  # type: ignore[union-attr]
+    stored = deployment.store.read(f"{HERE}/rootfs.squashfs")
+    assert stored
+    assert stored.body == IMAGE["rootfs.squashfs"]
 
 
 def test_a_file_without_a_size_that_the_server_does_not_have_is_reported(
