@@ -22,7 +22,7 @@ import pytest
 from local_stack.sample import host_architecture, sample_files
 from local_stack.servers import listen
 from tests.support import PROJECT
-from tests.support.processes import children
+from tests.support.processes import children, need
 
 # One worker starts the process for all of them.
 pytestmark = pytest.mark.xdist_group("local-stack-process")
@@ -141,10 +141,7 @@ def test_the_stack_logs_each_upload_and_publication_in_one_line(stack: Running) 
 
 
 def test_the_printed_curl_line_uploads_from_another_folder(stack: Running, tmp_path: Path) -> None:
-    import shutil
-
-    if not shutil.which("curl"):
-        pytest.skip("curl is not installed")
+    need("curl")
     folder = f"images/hello/there/{host_architecture()}/default/20261123_10:00"
     for key, body in sample_files(host_architecture()).items():
         name = key.rsplit("/", 1)[1]

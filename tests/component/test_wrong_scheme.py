@@ -78,7 +78,7 @@ def test_https_on_a_port_without_tls_is_reported_at_once(reader: Reader) -> None
         reader(f"https://127.0.0.1:{port}")
     fault = errors.explain(raised.value)
     assert (NO_TLS in fault.what, "certificate cannot be verified" in fault.what) == (True, False), fault
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 12
 
 
 @pytest.mark.parametrize("page", [NGINX, APACHE, GO])
@@ -104,7 +104,7 @@ def test_an_import_does_not_try_a_certificate_again_that_cannot_be_verified() ->
     began = time.monotonic()
     with over_tls(Plain) as port, pytest.raises(UpstreamRefused, match="its certificate cannot be verified"):
         by_import(f"https://127.0.0.1:{port}")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 12
 
 
 def test_an_import_tries_again_after_a_handshake_that_was_reset(monkeypatch: pytest.MonkeyPatch) -> None:

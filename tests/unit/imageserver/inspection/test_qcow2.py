@@ -1,6 +1,5 @@
 """Disks that need another file, or are shorter than their own tables say."""
 
-import shutil
 import struct
 import subprocess
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 from imageserver.inspection import qcow2
 from imageserver.inspection.qcow2 import UnusableDisk
 from tests.support import images
+from tests.support.processes import need
 
 CLUSTER = images.QCOW2_CLUSTER
 DATA_FILE, EXTENDED = 1 << 2, 1 << 4
@@ -125,8 +125,7 @@ OPTIONS = {
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
 def test_a_disk_written_by_qemu_img_passes_and_half_of_it_does_not(options: list[str], tmp_path: Path) -> None:
-    if shutil.which("qemu-img") is None:
-        pytest.skip("qemu-img is not installed")
+    need("qemu-img")
     raw, made = tmp_path / "raw", tmp_path / "disk.qcow2"
     raw.write_bytes(images.filler("1", 300_000) + bytes(3_000_000) + images.filler("2", 700_123))
     subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", *options, raw, made], check=True, timeout=60)

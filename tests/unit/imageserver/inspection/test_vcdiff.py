@@ -1,6 +1,5 @@
 """Deltas that xdelta3 would not apply, and how much a valid one reads and makes."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pytest
 
 from imageserver.inspection import vcdiff
 from tests.support import images
+from tests.support.processes import need
 
 HEADER = b"\xd6\xc3\xc4\0"
 
@@ -63,8 +63,7 @@ def test_a_delta_that_cannot_be_applied_is_refused(body: bytes, message: str) ->
 def test_a_delta_written_by_xdelta3_passes_and_has_the_right_size(
     options: list[str], base_bytes: int, new_bytes: int, tmp_path: Path
 ) -> None:
-    if shutil.which("xdelta3") is None:
-        pytest.skip("xdelta3 is not installed")
+    need("xdelta3")
     base, new, made = tmp_path / "base", tmp_path / "new", tmp_path / "delta"
     base.write_bytes(images.filler("base", base_bytes))
     new.write_bytes((b"new" + base.read_bytes() * 2)[:new_bytes])
